@@ -1,0 +1,1 @@
+"""Visual Genome and COCO files become Scenes."""

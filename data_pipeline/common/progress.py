@@ -1,0 +1,35 @@
+"""Progress for long work: a bar on a terminal, a line now and then in a log."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def progress_bar(total: int | None, description: str, unit: str = "it", initial: int = 0) -> tqdm:
+    """A bar to `update` by hand; written to standard error, rarely when that is not a terminal."""
+    interactive = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=description,
+        unit=unit,
+        dynamic_ncols=interactive,
+        mininterval=0.2 if interactive else 10.0,
+        file=sys.stderr,
+    )
+
+
+def progress(
+    items: Iterable[T], description: str, total: int | None = None, unit: str = "it"
+) -> Iterator[T]:
+    """Yields the items and shows how far it is."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    with progress_bar(total, description, unit) as bar:
+        for item in items:
+            yield item
+            bar.update()

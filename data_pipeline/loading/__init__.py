@@ -1,0 +1,1 @@
+"""The plan (which dialogues make which row, in which order), the Grain pipeline, and Batch."""
