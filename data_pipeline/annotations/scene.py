@@ -83,7 +83,7 @@ def write_scenes(path: PathLike, scenes: Iterable[Scene]) -> int:
 
 
 def read_scenes(path: PathLike) -> Iterator[Scene]:
-    """Yields the scenes that `write_scenes` wrote. Raises UserError naming the row that is not one."""
+    """Yields the scenes that `write_scenes` wrote. Raises UserError naming a row that is none."""
     for number, row in enumerate(read_jsonl(path, "scenes file"), start=1):
         try:
             yield scene_from_json(row)

@@ -1,4 +1,4 @@
-"""Batch: what a training step eats. Rows are packed; pictures are uint8; shapes never depend on data."""
+"""Batch: what a training step eats. Packed rows, uint8 pictures, shapes that no data changes."""
 
 import dataclasses
 

@@ -1,0 +1,1 @@
+"""Tokenizer, conversation templates, token ids and loss weights built segment by segment."""

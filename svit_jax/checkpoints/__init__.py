@@ -1,0 +1,1 @@
+"""Checkpoints on disk: Orbax, atomic, restored onto whatever mesh the run has now."""

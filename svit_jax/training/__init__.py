@@ -1,0 +1,1 @@
+"""State, objective, optimizer, step, loop: the trainer, readable in one sitting."""

@@ -1,0 +1,93 @@
+"""SVIT's raw format, read and checked row by row (the released files are hundreds of megabytes)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import ijson
+
+from data_pipeline.common.dialogue import Turn
+from data_pipeline.common.errors import BadRecordError, UserError
+from data_pipeline.common.files import PathLike, require_file
+from data_pipeline.common.quarantine import Quarantine
+from data_pipeline.generation.raw_files import RawPicture, write_raw
+
+__all__ = ["RawPicture", "read_raw", "write_raw"]
+
+_END = object()
+
+
+def read_raw(path: PathLike, quarantine: Quarantine | None = None) -> Iterator[RawPicture]:
+    """Yields the pictures of one raw file.
+
+    A row of another form goes to `quarantine`; without one it is a BadRecordError that names the
+    row. Raises UserError where the file as a whole is no JSON list.
+    """
+    found = require_file(path, "raw instructions")
+    with found.open("rb") as file:
+        rows = ijson.items(file, "item", use_float=True)
+        number = 0
+        while True:
+            try:
+                row = next(rows, _END)
+            except (ijson.JSONError, UnicodeDecodeError) as error:
+                raise UserError(
+                    f"raw instructions {found} are not valid JSON after {number} rows ({error}); "
+                    "the file may be cut off: fetch or make it again."
+                ) from None
+            if row is _END:
+                break
+            number += 1
+            try:
+                picture = _picture(row)
+            except BadRecordError as error:
+                place = f"{found.name} row {number}"
+                if quarantine is None:
+                    raise BadRecordError(f"{place}: {error}") from None
+                quarantine.add(place, str(error))
+                continue
+            yield picture
+        if number == 0:
+            _require_list(found)
+
+
+def _require_list(path: PathLike) -> None:
+    with require_file(path, "raw instructions").open("rb") as file:
+        start = file.read(64).lstrip()
+    if not start.startswith(b"["):
+        raise UserError(
+            f"raw instructions {path} hold no JSON list; expected SVIT's raw format, "
+            '[{"image_id": ..., "conversations": [...]}, ...].'
+        )
+
+
+def _picture(row: Any) -> RawPicture:
+    if not isinstance(row, dict) or "image_id" not in row:
+        raise BadRecordError('malformed_row: expected an object with the key "image_id".')
+    image_id, conversations = row["image_id"], row.get("conversations")
+    if isinstance(image_id, str) and image_id.isdecimal():
+        image_id = int(image_id)
+    if not isinstance(image_id, int) or isinstance(image_id, bool):
+        raise BadRecordError(f"malformed_row: image_id is {image_id!r}, expected a whole number.")
+    if not isinstance(conversations, list):
+        raise BadRecordError(f'malformed_row: image {image_id} has no list "conversations".')
+    return RawPicture(image_id, tuple(_turns(item, image_id) for item in conversations))
+
+
+def _turns(item: Any, image_id: int) -> tuple[Turn, ...]:
+    content = item.get("content") if isinstance(item, dict) else None
+    if not isinstance(content, list) or not content or len(content) % 2:
+        raise BadRecordError(
+            f'malformed_row: image {image_id} has a conversation whose "content" is not a list of '
+            "user and gpt turns in pairs."
+        )
+    turns = []
+    for place, turn in enumerate(content):
+        wanted = "gpt" if place % 2 else "user"
+        value = turn.get("value") if isinstance(turn, dict) else None
+        if not isinstance(value, str) or turn.get("from") != wanted:
+            raise BadRecordError(
+                f"malformed_row: image {image_id} has {str(turn)[:60]!r} as turn {place + 1}; "
+                f'expected {{"from": "{wanted}", "value": text}}.'
+            )
+        turns.append(Turn("gpt" if place % 2 else "human", value))
+    return tuple(turns)

@@ -1,0 +1,299 @@
+"""The plan: what makes each row and in which order rows come, decided once, before training.
+
+It is an array of rows and a permutation computed index by index, so a training step's number alone
+says what its batch holds.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import numpy as np
+from etils import epath
+from grain.experimental import index_shuffle
+from jaxtyping import Int32
+
+from data_pipeline.common.errors import BadRecordError, UserError
+from data_pipeline.common.files import (
+    PathLike,
+    content_hash,
+    open_atomic,
+    read_json,
+    write_json,
+)
+from data_pipeline.common.progress import progress
+from data_pipeline.common.quarantine import Quarantine
+from data_pipeline.loading.packing import make_packed_plan, make_padded_plan
+from data_pipeline.loading.source import DialogueSource
+from data_pipeline.text.encode import measure_dialogue
+from data_pipeline.text.templates import Template
+from data_pipeline.text.tokenizer import Tokenizer
+
+PlanKind = Literal["packed", "padded"]
+
+RECORD, DIALOGUE, TOKENS, PICTURES = range(4)
+"""Columns of a plan's rows."""
+
+_FORMAT = 1
+_META_FILE = "plan.json"
+
+
+@functools.lru_cache(maxsize=16)
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def permuted_row(index: int, rows: int, seed: int, block_rows: int = 1) -> int:
+    """The row that global row `index` is: row index % rows of epoch index // rows, permuted.
+
+    An epoch's order is a permutation of its blocks of `block_rows` rows, which stay whole; rows
+    that fill no block come last. The cipher behind it is Grain's own shuffle: no array of the
+    order ever exists.
+    """
+    epoch, place = divmod(index, rows)
+    block, offset = divmod(place, block_rows)
+    blocks = rows // block_rows
+    if block >= blocks:
+        return place
+    shuffled = index_shuffle(
+        index=block, max_index=blocks - 1, seed=_epoch_seed(seed, epoch), rounds=4
+    )
+    return shuffled * block_rows + offset
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanInputs:
+    """All that decides a plan.
+
+    dataset, tokenizer, template: fingerprints.
+    patches: P, tokens a picture. row_length: T, tokens a row. pictures_per_row: M, slots a row.
+    seed: of packing and of every epoch's order.
+    kind: "packed" fills rows to T; "padded" puts one dialogue in a row.
+    block_rows: rows that stay together in every epoch's order.
+    """
+
+    dataset: str
+    tokenizer: str
+    template: str
+    patches: int
+    row_length: int
+    pictures_per_row: int
+    seed: int
+    kind: PlanKind = "packed"
+    block_rows: int = 1
+
+    def __post_init__(self) -> None:
+        least = {"patches": 1, "row_length": 2, "pictures_per_row": 0, "seed": 0, "block_rows": 1}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise UserError(
+                    f"the plan's {name} is {getattr(self, name)}; it must be at least {minimum}."
+                )
+
+    @property
+    def identity(self) -> str:
+        """Equal identities mean equal rows in equal order: a checkpoint keeps this."""
+        return content_hash({"format": _FORMAT, **dataclasses.asdict(self)})
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanStatistics:
+    """fill: share of token places used. picture_occupancy: share of picture slots used, 0 without
+    slots. truncated: dialogues cut off at the row's length."""
+
+    rows: int
+    dialogues: int
+    truncated: int
+    fill: float
+    picture_occupancy: float
+    dialogues_per_row: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """R rows of up to S dialogues: (record, dialogue, tokens, pictures), padded with -1.
+
+    `truncated` counts dialogues cut off at the row's length. `path` is the file that `rows` is
+    memory-mapped from: such a plan travels to worker processes as its path alone.
+    """
+
+    inputs: PlanInputs
+    rows: Int32[np.ndarray, "R S 4"]
+    truncated: int
+    path: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def row(self, index: int) -> Int32[np.ndarray, "n 4"]:
+        """What global row `index` = 0, 1, ... holds; epochs follow one another without end."""
+        place = permuted_row(index, len(self), self.inputs.seed, self.inputs.block_rows)
+        row = np.asarray(self.rows[place])
+        return row[row[:, RECORD] >= 0]
+
+    def statistics(self) -> PlanStatistics:
+        used = self.rows[..., RECORD] >= 0
+        slots = len(self) * self.inputs.pictures_per_row
+        pictures = int(self.rows[..., PICTURES].sum(where=used, dtype=np.int64))
+        tokens = int(self.rows[..., TOKENS].sum(where=used, dtype=np.int64))
+        return PlanStatistics(
+            rows=len(self),
+            dialogues=int(used.sum()),
+            truncated=self.truncated,
+            fill=tokens / (len(self) * self.inputs.row_length),
+            picture_occupancy=pictures / slots if slots else 0.0,
+            dialogues_per_row=int(used.sum()) / len(self),
+        )
+
+    def save(self, folder: PathLike) -> "Plan":
+        """Writes the plan to a folder and returns it as it lies there, memory-mapped.
+
+        The rows' file is named after the plan's identity and plan.json, written last, commits it.
+        """
+        root = epath.Path(folder)
+        with open_atomic(root / f"rows-{self.inputs.identity}.npy", "wb") as file:
+            np.save(file, self.rows)
+        meta = {"inputs": dataclasses.asdict(self.inputs), "truncated": self.truncated}
+        write_json(root / _META_FILE, {"identity": self.inputs.identity, **meta})
+        return Plan.load(folder, self.inputs)
+
+    @classmethod
+    def load(cls, folder: PathLike, inputs: PlanInputs | None = None) -> "Plan":
+        """The plan that `save` wrote. Raises UserError where it is absent or damaged, or, with
+        `inputs`, was made of others; the error says which."""
+        path = epath.Path(folder) / _META_FILE
+        meta = read_json(path, "plan")
+        try:
+            found, truncated = PlanInputs(**meta["inputs"]), int(meta["truncated"])
+            if found.identity != meta["identity"]:
+                raise ValueError("the identity belongs to other inputs or another version")
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"plan {path} is damaged or of another version ({error}); delete the folder and "
+                "make the plan again."
+            ) from None
+        if inputs is not None and found != inputs:
+            here, there = dataclasses.asdict(inputs), dataclasses.asdict(found)
+            changed = "; ".join(
+                f"{key} {there[key]!r}, now {here[key]!r}"
+                for key in here
+                if here[key] != there[key]
+            )
+            raise UserError(
+                f"plan {path} was made of other inputs ({changed}); restore them, or choose "
+                "another folder and make a new plan, which is a new run."
+            )
+        rows_path = str(path.parent / f"rows-{found.identity}.npy")
+        return cls(found, _map_rows(rows_path), truncated, rows_path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "rows": None if self.path else self.rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.path:
+            self.__dict__["rows"] = _map_rows(self.path)
+
+
+def _map_rows(path: str) -> Int32[np.ndarray, "R S 4"]:
+    try:
+        if "://" in path:
+            with epath.Path(path).open("rb") as file:
+                rows = np.load(file, allow_pickle=False)
+        else:
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        if rows.ndim != 3 or rows.shape[2] != 4 or rows.dtype != np.int32 or not len(rows):
+            raise ValueError(f"found {rows.dtype} {rows.shape}, expected int32 (R, S, 4)")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the plan's rows {path} can't be read ({error}); delete the folder and make the plan "
+            "again."
+        ) from None
+    return rows
+
+
+def plan_inputs(
+    source: DialogueSource,
+    tokenizer: Tokenizer,
+    template: Template,
+    *,
+    patches: int,
+    row_length: int,
+    pictures_per_row: int,
+    seed: int,
+    kind: PlanKind = "packed",
+    block_rows: int = 1,
+) -> PlanInputs:
+    """The inputs of a plan, cheap: what `Plan.load` compares a kept plan with."""
+    return PlanInputs(
+        source.fingerprint,
+        tokenizer.fingerprint,
+        template.fingerprint,
+        patches,
+        row_length,
+        pictures_per_row,
+        seed,
+        kind,
+        block_rows,
+    )
+
+
+def build_plan(
+    source: DialogueSource,
+    tokenizer: Tokenizer,
+    template: Template,
+    inputs: PlanInputs,
+    quarantine: Quarantine | None = None,
+) -> Plan:
+    """Measures every dialogue, from the manifest alone, and decides the rows.
+
+    A dialogue that the template can't write goes to `quarantine` with its reason and is left out;
+    without one its BadRecordError is raised. Raises UserError where a dialogue shows more pictures
+    than a row has slots.
+    """
+    check_inputs(inputs, source, tokenizer, template)
+    tokens: list[list[int]] = []
+    pictures: list[list[int]] = []
+    entries = source.entries
+    for entry in progress(entries, "measuring dialogues", total=len(entries), unit="record"):
+        sizes = []
+        for dialogue in entry.dialogues:
+            try:
+                size = measure_dialogue(
+                    dialogue.turns, template, tokenizer, inputs.patches, bool(entry.image_id)
+                )
+            except BadRecordError as error:
+                if quarantine is None:
+                    raise BadRecordError(f"dialogue {dialogue.id}: {error}") from None
+                quarantine.add(dialogue.id, str(error))
+                size = (0, 0)
+            sizes.append(size)
+        tokens.append([n for n, _ in sizes])
+        pictures.append([m for _, m in sizes])
+    make = make_packed_plan if inputs.kind == "packed" else make_padded_plan
+    where = make(tokens, pictures, inputs.row_length, inputs.pictures_per_row, inputs.seed)
+    rows = np.full((*where.shape[:2], 4), -1, np.int32)
+    rows[..., :2] = where
+    used = where[..., 0] >= 0
+    at = [(record, dialogue) for record, dialogue in where[used].tolist()]
+    rows[used, TOKENS] = [min(tokens[i][j], inputs.row_length) for i, j in at]
+    rows[used, PICTURES] = [pictures[i][j] for i, j in at]
+    truncated = sum(n > inputs.row_length for record in tokens for n in record)
+    return Plan(inputs, rows, truncated)
+
+
+def check_inputs(
+    inputs: PlanInputs, source: DialogueSource, tokenizer: Tokenizer, template: Template
+) -> None:
+    """Raises UserError where a plan belongs to another dataset, tokenizer or template."""
+    for what, found in (
+        ("dataset", source.fingerprint),
+        ("tokenizer", tokenizer.fingerprint),
+        ("template", template.fingerprint),
+    ):
+        expected = getattr(inputs, what)
+        if found != expected:
+            raise UserError(
+                f"the plan was made for {what} {expected}, but the {what} given is {found}; give "
+                "that one, or make a new plan."
+            )

@@ -1,0 +1,128 @@
+"""A run's checkpoints: saved in the background, whole or absent, restored onto any mesh.
+
+    <workdir>/checkpoints/<step>/{parameters, optimizer, metadata}
+
+`parameters` is the whole model as a nested dict, layers stacked; it alone is enough to answer
+questions or to start another run.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from flax import traverse_util
+
+from data_pipeline.common.errors import UserError
+from data_pipeline.common.files import PathLike
+
+Flat = Mapping[str, Any]
+
+
+def _nest(flat: Flat) -> dict[str, Any]:
+    return traverse_util.unflatten_dict(dict(flat), sep="/")
+
+
+def _flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
+    return traverse_util.flatten_dict(dict(nested), sep="/")
+
+
+class Checkpoints:
+    """The checkpoints of one folder. Keeps the newest `keep`; `plan` is the identity of the data
+    order, which must be the same again when the run goes on."""
+
+    def __init__(self, folder: PathLike, keep: int = 2):
+        self.folder = epath.Path(folder)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def save(self, step: int, parameters: Flat, optimizer: Any, metadata: dict[str, Any]) -> None:
+        """Starts writing; returns once the arrays are copied off the devices."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                parameters=ocp.args.StandardSave(_nest(parameters)),
+                optimizer=ocp.args.StandardSave(optimizer),
+                metadata=ocp.args.JsonSave(metadata),
+            ),
+        )
+
+    def restore(
+        self, step: int, parameters: Flat, optimizer: Any
+    ) -> tuple[dict[str, jax.Array], Any, dict[str, Any]]:
+        """Parameters, optimizer state and metadata, laid as the abstract arguments' shardings say.
+
+        Raises UserError where the checkpoint holds another model.
+        """
+        check_parameters(self.folder / str(step), parameters)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                parameters=ocp.args.StandardRestore(_nest(parameters)),
+                optimizer=ocp.args.StandardRestore(optimizer),
+                metadata=ocp.args.JsonRestore(),
+            ),
+        )
+        return _flatten(restored["parameters"]), restored["optimizer"], restored["metadata"]
+
+    def close(self) -> None:
+        """Waits for writes under way."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def newest_checkpoint(workdir: PathLike) -> epath.Path:
+    """The newest finished checkpoint of a run, or `workdir` itself where it is one."""
+    folder = epath.Path(workdir)
+    if (folder / "parameters").exists():
+        return folder
+    steps = folder / "checkpoints"
+    found = [int(p.name) for p in steps.iterdir() if p.name.isdigit()] if steps.exists() else []
+    if not found:
+        raise UserError(
+            f"{folder} holds no checkpoint (no {steps}/<step>); give the workdir of a training run."
+        )
+    return steps / str(max(found))
+
+
+def check_parameters(checkpoint: PathLike, abstract: Flat) -> None:
+    """Raises one UserError that lists every missing, unused and misshapen parameter."""
+    folder = epath.Path(checkpoint) / "parameters"
+    with ocp.StandardCheckpointer() as reader:
+        metadata = reader.metadata(folder)
+    tree = getattr(metadata, "item_metadata", metadata)
+    stored = _flatten(getattr(tree, "tree", tree))
+    problems = []
+    for path in sorted(abstract.keys() - stored.keys()):
+        near = difflib.get_close_matches(path, stored, n=1)
+        problems.append(f"{path} is missing" + (f" (there is {near[0]})" if near else ""))
+    problems += [f"{path} is not in the model" for path in sorted(stored.keys() - abstract.keys())]
+    problems += [
+        f"{path} has shape {tuple(stored[path].shape)}, the model {tuple(abstract[path].shape)}"
+        for path in sorted(stored.keys() & abstract.keys())
+        if tuple(stored[path].shape) != tuple(abstract[path].shape)
+    ]
+    if problems:
+        raise UserError(
+            f"checkpoint {checkpoint} is of another model: {'; '.join(problems[:8])}"
+            + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+            + ". Use the config that the checkpoint was trained with."
+        )
+
+
+def load_parameters(checkpoint: PathLike, abstract: Flat) -> dict[str, jax.Array]:
+    """The parameters of one checkpoint folder, each placed straight into its abstract's sharding."""
+    check_parameters(checkpoint, abstract)
+    with ocp.StandardCheckpointer() as reader:
+        return _flatten(reader.restore(epath.Path(checkpoint) / "parameters", _nest(abstract)))

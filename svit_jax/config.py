@@ -1,0 +1,172 @@
+"""ConfigDict -> frozen dataclasses, once, at the edge. Nothing further in sees a ConfigDict."""
+
+import dataclasses
+import difflib
+import importlib.util
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from ml_collections import ConfigDict
+
+from data_pipeline.common.errors import UserError
+from data_pipeline.common.files import require_file
+from data_pipeline.images.statistics import IMAGE_MEAN, IMAGE_STD
+from svit_jax.models.decoder import DecoderConfig
+from svit_jax.models.svit import Compute, SvitConfig
+from svit_jax.models.vision_tower import VisionConfig
+from svit_jax.sharding.mesh import MeshConfig
+from svit_jax.training.loop import CheckpointConfig, DataConfig, RunConfig, TrainConfig
+from svit_jax.training.optimizer import OptimConfig
+
+T = TypeVar("T")
+
+
+def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The ConfigDict of `path/to/config.py` or `path/to/config.py:argument`, changed by overrides
+    ("optim.learning_rate=1e-3"), then locked."""
+    path, _, argument = spec.partition(":")
+    file = require_file(path, "config")
+    loader = importlib.util.spec_from_file_location(file.stem, str(file))
+    if loader is None or loader.loader is None:
+        raise UserError(f"config {path} is not a Python file; give one of configs/*.py.")
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"config {path} has no get_config(); see configs/ for examples.")
+    config = module.get_config(argument) if argument else module.get_config()
+    config.lock()
+    for override in overrides:
+        _override(config, override)
+    return config
+
+
+def _override(config: ConfigDict, override: str) -> None:
+    key, found, text = override.partition("=")
+    if not found:
+        raise UserError(f"override '{override}' has no '='; write section.key=value.")
+    node: Any = config
+    *sections, last = key.split(".")
+    for name in (*sections, last):
+        if not isinstance(node, ConfigDict) or name not in node:
+            known = [k for k, _ in _leaves(config)]
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+            raise UserError(f"config has no key '{key}'; the nearest is '{near[0]}'.")
+        if name is not last:
+            node = node[name]
+    old = node[last]
+    try:
+        node[last] = _parse(text, old)
+    except (ValueError, TypeError):
+        raise UserError(
+            f"config key '{key}' is a {type(old).__name__}, and '{text}' is not one."
+        ) from None
+
+
+def _parse(text: str, old: Any) -> Any:
+    if isinstance(old, bool):
+        return {"true": True, "false": False}[text.lower()] if text.lower() in (
+            "true",
+            "false",
+        ) else _fail(text)
+    if isinstance(old, tuple):
+        return tuple(part for part in text.split(",") if part)
+    return type(old)(text)
+
+
+def _fail(text: str) -> Any:
+    raise ValueError(text)
+
+
+def _leaves(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        found += _leaves(value, f"{name}.") if isinstance(value, ConfigDict) else [(name, value)]
+    return found
+
+
+def build(kind: type[T], section: Mapping[str, Any], where: str, **given: Any) -> T:
+    """A dataclass from one config section; an unknown or missing key is an error that names it."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    for key in section:
+        if key not in fields or key in given:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0)
+            raise UserError(f"config has no key '{where}.{key}'; the nearest is '{where}.{near[0]}'.")
+    required = {
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - set(section) - set(given))
+    if missing:
+        raise UserError(f"config lacks the key '{where}.{missing[0]}', which has no default.")
+    values = {key: _coerce(value, hints[key], f"{where}.{key}") for key, value in section.items()}
+    return kind(**values, **given)
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the field's type wants it: lists become tuples, ints floats where a float is due."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _coerce(value, next(a for a in arguments if a is not type(None)), where)
+    if origin is Literal:
+        if value not in arguments:
+            raise UserError(f"config key '{where}' is {value!r}; choose one of {list(arguments)}.")
+        return value
+    if origin is tuple and isinstance(value, (tuple, list)):
+        return tuple(value)
+    if origin is not None and issubclass(origin, Mapping):
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and not isinstance(value, hint):
+        raise UserError(
+            f"config key '{where}' is {value!r}, a {type(value).__name__}; "
+            f"it must be a {hint.__name__}."
+        )
+    return value
+
+
+SECTIONS = ("model", "mesh", "data", "optim", "train", "checkpoint")
+
+
+def run_config(config: ConfigDict) -> RunConfig:
+    """The typed configuration of a training run."""
+    for section in config:
+        if section not in SECTIONS:
+            near = difflib.get_close_matches(section, SECTIONS, n=1, cutoff=0)
+            raise UserError(f"config has no section '{section}'; the nearest is '{near[0]}'.")
+    model = config.model
+    return RunConfig(
+        model=model_config(model.to_dict()),
+        compute=build(Compute, model.compute.to_dict(), "model.compute"),
+        mesh=build(MeshConfig, config.mesh.to_dict(), "mesh"),
+        data=build(DataConfig, config.data.to_dict(), "data"),
+        optim=build(OptimConfig, config.optim.to_dict(convert_dict=False), "optim"),
+        train=build(TrainConfig, config.train.to_dict(), "train"),
+        checkpoint=build(CheckpointConfig, config.checkpoint.to_dict(), "checkpoint"),
+    )
+
+
+def model_config(section: Mapping[str, Any]) -> SvitConfig:
+    """The architecture, from the config's `model` section or a checkpoint's `model.json`."""
+    vision = build(
+        VisionConfig,
+        section["vision"],
+        "model.vision",
+        image_mean=IMAGE_MEAN,
+        image_std=IMAGE_STD,
+    )
+    return SvitConfig(vision, build(DecoderConfig, section["decoder"], "model.decoder"))
+
+
+def model_section(config: SvitConfig) -> dict[str, Any]:
+    """What `model_config` reads back: a checkpoint's `model.json`."""
+    vision = dataclasses.asdict(config.vision)
+    del vision["image_mean"], vision["image_std"]
+    return {"vision": vision, "decoder": dataclasses.asdict(config.decoder)}

@@ -1,0 +1,134 @@
+"""What a benchmark is: official files -> questions, answers -> scores and the official upload."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from data_pipeline.common.errors import UserError
+from data_pipeline.common.files import PathLike
+
+SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
+"""What LLaVA-1.5 appends to a question whose answer is short; the training data carry it too."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to the model. `text` is everything after `<image>` and a line break, byte for
+    byte; `truth` is JSON-like (None where the answers are not public); `novel` marks a question
+    about a combination that the training data hold only in parts."""
+
+    question_id: str
+    text: str
+    image: pathlib.Path | None
+    truth: Any
+    kind: str
+    novel: bool = False
+
+
+@runtime_checkable
+class Benchmark(Protocol):
+    """Reads, parses and scores as the benchmark's own scripts do."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
+        """The questions of the official files in `folder`, in their order.
+
+        Pictures are looked up under `images`; None reads the questions without pictures (enough
+        for scoring). Raises UserError for a missing file, field or picture.
+        """
+        ...
+
+    def correct(self, question: Question, answer: str) -> bool:
+        """Whether the answer, parsed as the benchmark parses it, is the expected one."""
+        ...
+
+    def expected(self, question: Question) -> str:
+        """The true answer, in words."""
+        ...
+
+    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+        """The official figures of the answers (by question id).
+
+        Raises UserError where a question has no answer or no public truth.
+        """
+        ...
+
+    def submission(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, str]:
+        """The official upload: file name -> text."""
+        ...
+
+
+def find_file(folder: PathLike, name: str, pattern: str, what: str) -> pathlib.Path:
+    """`folder/name` if it is there, else the one file there that matches `pattern`."""
+    root = pathlib.Path(folder)
+    if (root / name).is_file():
+        return root / name
+    found = sorted(root.glob(pattern))
+    if len(found) == 1:
+        return found[0]
+    state = "there is none" if not found else f"there are {len(found)}"
+    raise UserError(
+        f"{what}: expected {name} or one file {pattern} in {root}, but {state}; "
+        "put the official file there."
+    )
+
+
+def find_picture(
+    images: PathLike | None, candidates: Sequence[str], where: str
+) -> pathlib.Path | None:
+    """The first candidate (relative to `images`) that is a file; None where `images` is None.
+
+    Raises UserError, naming `where` and the first candidate, if none is there.
+    """
+    if images is None:
+        return None
+    root = pathlib.Path(images)
+    for candidate in candidates:
+        if (root / candidate).is_file():
+            return root / candidate
+    raise UserError(
+        f"{where}: its picture {candidates[0]} is not in {root}; check the images folder."
+    )
+
+
+def require_fields(row: Any, fields: Sequence[str], where: str) -> None:
+    """Raises UserError if the row is not an object or lacks one of the fields."""
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected an object, found {type(row).__name__}.")
+    for field in fields:
+        if field not in row:
+            raise UserError(
+                f"{where}: the field {field!r} is missing (found: {', '.join(map(str, row))}); "
+                "is this the official file?"
+            )
+
+
+def answer_of(question: Question, answers: Mapping[str, str], benchmark: str) -> str:
+    """The question's answer. Raises UserError where it is missing or cannot be scored."""
+    if question.truth is None:
+        raise UserError(
+            f"{benchmark}: question {question.question_id} has no public answer; "
+            "upload the submission file instead of scoring here."
+        )
+    if question.question_id not in answers:
+        raise UserError(
+            f"{benchmark}: question {question.question_id} has no answer; "
+            "finish the run, or give the predictions of the same questions."
+        )
+    return answers[question.question_id]
+
+
+def require_questions(questions: Sequence[Question], benchmark: str) -> None:
+    """Raises UserError where there is nothing to score."""
+    if not questions:
+        raise UserError(f"{benchmark}: there are no questions to score; check the data folder.")
+
+
+def percent(scores: Sequence[float]) -> float:
+    """The mean x 100."""
+    return 100.0 * sum(scores) / len(scores)

@@ -1,0 +1,186 @@
+"""MME: two yes/no questions a picture in fourteen subtasks; acc + acc+, perception, cognition."""
+
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from data_pipeline.common.errors import UserError
+from data_pipeline.common.files import PathLike
+from svit_jax.evaluation.benchmark import (
+    SHORT_ANSWER,
+    Question,
+    answer_of,
+    percent,
+    require_questions,
+)
+
+PERCEPTION = (
+    "existence",
+    "count",
+    "position",
+    "color",
+    "posters",
+    "celebrity",
+    "scene",
+    "landmark",
+    "artwork",
+    "OCR",
+)
+COGNITION = (
+    "commonsense_reasoning",
+    "numerical_calculation",
+    "text_translation",
+    "code_reasoning",
+)
+
+_YES_OR_NO = re.compile(r"\s*Please answer yes or no\.$")
+_PICTURES = (".png", ".jpg", ".jpeg")
+
+Row = tuple[str, str, str]
+
+
+def parse_yes_no(answer: str) -> str:
+    """ "yes", "no" or "other" as MME's `calculation.py` reads the answer.
+
+    Lowercased: exactly yes or no; otherwise what stands in the first four characters, yes first
+    ("know" reads as no).
+    """
+    text = answer.lower()
+    if text in ("yes", "no"):
+        return text
+    return next((word for word in ("yes", "no") if word in text[:4]), "other")
+
+
+def prompt_of(question: str) -> str:
+    """The question as LLaVA-1.5 asks it: " Please answer yes or no." replaced by its suffix."""
+    return _YES_OR_NO.sub("", question) + SHORT_ANSWER
+
+
+@dataclass(frozen=True)
+class MME:
+    """Reads one folder a subtask, flat (`count/1.png`, `count/1.txt`) or in two (`images/`,
+    `questions_answers_YN/`); other folders of the release are ignored.
+
+    Where `<subtask>.txt` (the official results template: picture, question, answer) stands beside
+    the folder, its rows give the questions and their order. A picture has exactly two questions:
+    their ids are `count/1.png#1` and `#2`. Pictures lie beside the questions, so `images` only
+    says whether they are wanted (None: no).
+    """
+
+    name: str = "mme"
+
+    def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
+        root = pathlib.Path(folder)
+        subtasks = [name for name in PERCEPTION + COGNITION if (root / name).is_dir()]
+        if not subtasks:
+            raise UserError(
+                f"MME: {root} holds none of the subtasks' folders "
+                f"({', '.join(PERCEPTION + COGNITION)}); give the official release's folder."
+            )
+        return [
+            question
+            for subtask in subtasks
+            for question in _read_subtask(root, subtask, with_pictures=images is not None)
+        ]
+
+    def correct(self, question: Question, answer: str) -> bool:
+        return parse_yes_no(answer) == self.expected(question)
+
+    def expected(self, question: Question) -> str:
+        return question.truth["answer"].lower()
+
+    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+        """For each subtask 100 acc + 100 acc+ (0..200): acc over its questions, acc+ over its
+        pictures with both questions right; `perception` and `cognition` are the sums over the
+        subtasks that are there, with their attainable maximum."""
+        require_questions(questions, self.name)
+        right: dict[str, dict[str, list[bool]]] = {}
+        for question in questions:
+            verdict = self.correct(question, answer_of(question, answers, self.name))
+            pictures = right.setdefault(_subtask_of(question), {})
+            pictures.setdefault(question.truth["picture"], []).append(verdict)
+        figures = {}
+        for subtask, pictures in right.items():
+            accuracy = percent([float(v) for verdicts in pictures.values() for v in verdicts])
+            both = percent([float(all(verdicts)) for verdicts in pictures.values()])
+            figures[subtask] = accuracy + both
+        totals = {}
+        for name, members in (("perception", PERCEPTION), ("cognition", COGNITION)):
+            present = [figures[subtask] for subtask in members if subtask in figures]
+            if present:
+                totals[name] = sum(present)
+                totals[f"{name}_maximum"] = 200.0 * len(present)
+        return {**totals, **figures}
+
+    def submission(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, str]:
+        """A text for each subtask: lines of picture, question, truth and answer, by tabs."""
+        lines: dict[str, list[str]] = {}
+        for question in questions:
+            truth = question.truth
+            answer = " ".join(answers[question.question_id].split())
+            row = (truth["picture"], truth["question"], truth["answer"], answer)
+            lines.setdefault(_subtask_of(question), []).append("\t".join(row) + "\n")
+        return {f"{subtask}.txt": "".join(rows) for subtask, rows in lines.items()}
+
+
+def _subtask_of(question: Question) -> str:
+    return question.question_id.split("/")[0]
+
+
+def _read_subtask(root: pathlib.Path, subtask: str, with_pictures: bool) -> Iterator[Question]:
+    folder = root / subtask
+    split_in_two = (folder / "questions_answers_YN").is_dir()
+    pictures = folder / "images" if split_in_two else folder
+    template = root / f"{subtask}.txt"
+    if template.is_file():
+        rows = [(row[0], row[1], row[2]) for row in _read_rows(template, columns=3)]
+    else:
+        texts = folder / "questions_answers_YN" if split_in_two else folder
+        rows = list(_rows_beside_pictures(texts, pictures))
+    seen: dict[str, int] = {}
+    for picture, question, answer in rows:
+        if answer.lower() not in ("yes", "no"):
+            raise UserError(
+                f"MME {subtask}, {picture}: the answer {answer!r} is neither Yes nor No; "
+                "is this the official file?"
+            )
+        if with_pictures and not (pictures / picture).is_file():
+            raise UserError(f"MME {subtask}: there is no picture {pictures / picture}.")
+        seen[picture] = seen.get(picture, 0) + 1
+        yield Question(
+            question_id=f"{subtask}/{picture}#{seen[picture]}",
+            text=prompt_of(question),
+            image=pictures / picture if with_pictures else None,
+            truth={"answer": answer, "question": question, "picture": picture},
+            kind=subtask,
+        )
+    for picture, count in seen.items():
+        if count != 2:
+            raise UserError(
+                f"MME {subtask}, {picture}: found {count} questions, expected two; "
+                "acc+ needs both, so fetch the official files again."
+            )
+
+
+def _rows_beside_pictures(texts: pathlib.Path, pictures: pathlib.Path) -> Iterator[Row]:
+    for path in sorted(texts.glob("*.txt")):
+        names = [path.stem + suffix for suffix in _PICTURES]
+        picture = next((name for name in names if (pictures / name).is_file()), names[0])
+        for row in _read_rows(path, columns=2):
+            yield picture, row[0], row[1]
+
+
+def _read_rows(path: pathlib.Path, columns: int) -> Iterator[tuple[str, ...]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        row = tuple(line.strip().split("\t"))
+        if len(row) < columns:
+            raise UserError(
+                f"MME file {path}, line {number}: expected {columns} columns separated by tabs, "
+                f"found {len(row)}."
+            )
+        yield row

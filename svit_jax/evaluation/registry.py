@@ -1,0 +1,26 @@
+"""The benchmarks by name."""
+
+import difflib
+
+from data_pipeline.common.errors import UserError
+from svit_jax.evaluation.benchmark import Benchmark
+from svit_jax.evaluation.gqa import GQA
+from svit_jax.evaluation.grounding import Grounding
+from svit_jax.evaluation.mme import MME
+from svit_jax.evaluation.pope import POPE
+from svit_jax.evaluation.vqav2 import VQAv2
+
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark for benchmark in (VQAv2(), GQA(), MME(), POPE(), Grounding())
+}
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """The benchmark of that name. Raises UserError that lists the known ones."""
+    if name not in BENCHMARKS:
+        near = difflib.get_close_matches(name.lower(), BENCHMARKS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(
+            f"benchmark {name!r} is unknown{hint}; choose from: {', '.join(BENCHMARKS)}."
+        )
+    return BENCHMARKS[name]

@@ -1,0 +1,161 @@
+"""The Llama-2 / Vicuna decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+
+Layers are stacked and scanned. Sources: Llama 2 (arXiv 2307.09288); rotate-half RoPE as in the
+Hugging Face layout, first half paired with second half.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from svit_jax.models.attention import attention
+from svit_jax.models.parameters import normal, ones
+from svit_jax.sharding import shard
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    vocab: int
+    embed: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp: int
+    norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+
+
+class Cache(NamedTuple):
+    """Keys and values of S positions for each layer; slot s holds position s."""
+
+    k: Float[Array, "L B S K H"]
+    v: Float[Array, "L B S K H"]
+
+
+class RmsNorm(nnx.Module):
+    def __init__(self, shape: tuple[int, ...], logical: tuple[str | None, ...], eps: float):
+        self.scale = ones(shape, logical)
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """x / rms(x) in float32, cast back, then scaled (the order of Llama's reference)."""
+        wide = x.astype(jnp.float32)
+        normed = wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + self.eps)
+        return normed.astype(x.dtype) * self.scale[...].astype(x.dtype)[None, None]
+
+
+def rotary(
+    x: Float[Array, "B T N H"], positions: Int[Array, "B T"], theta: float
+) -> Float[Array, "B T N H"]:
+    """Rotates pairs (h, h + H/2) by position * theta^(-2h/H); angles in float32."""
+    half = x.shape[-1] // 2
+    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions.astype(jnp.float32)[:, :, None, None] * frequencies.reshape(1, 1, 1, half)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x.dtype)
+
+
+class DecoderBlock(nnx.Module):
+    """One layer's computation; its parameters are those of all L layers, stacked in front."""
+
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
+        layers, embed, mlp = config.layers, config.embed, config.mlp
+        heads, kv_heads, head_dim = config.heads, config.kv_heads, config.head_dim
+        self.config = config
+        norm = ((layers, embed), ("layers", "embed"))
+        self.attention_norm = RmsNorm(*norm, config.norm_eps)
+        self.mlp_norm = RmsNorm(*norm, config.norm_eps)
+        std = embed**-0.5
+        depth = (2 * layers) ** -0.5  # GPT-2's: keeps the residual stream's variance near one
+        q_axes = ("layers", "embed", "heads", "head_dim")
+        kv_axes = ("layers", "embed", "kv_heads", "head_dim")
+        self.q = normal(rngs, (layers, embed, heads, head_dim), q_axes, std)
+        self.k = normal(rngs, (layers, embed, kv_heads, head_dim), kv_axes, std)
+        self.v = normal(rngs, (layers, embed, kv_heads, head_dim), kv_axes, std)
+        o_axes = ("layers", "heads", "head_dim", "embed")
+        o_std = depth * (heads * head_dim) ** -0.5
+        self.o = normal(rngs, (layers, heads, head_dim, embed), o_axes, o_std)
+        up_axes = ("layers", "embed", "mlp")
+        self.gate = normal(rngs, (layers, embed, mlp), up_axes, std)
+        self.up = normal(rngs, (layers, embed, mlp), up_axes, std)
+        down_axes = ("layers", "mlp", "embed")
+        self.down = normal(rngs, (layers, mlp, embed), down_axes, depth * mlp**-0.5)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        mask: Bool[Array, "B T S"],
+        cache: tuple[Array, Array] | None,
+    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
+        dtype = x.dtype
+        y = self.attention_norm(x)
+        q = jnp.einsum("BTD,DNH->BTNH", y, self.q[...].astype(dtype))
+        k = jnp.einsum("BTD,DKH->BTKH", y, self.k[...].astype(dtype))
+        v = jnp.einsum("BTD,DKH->BTKH", y, self.v[...].astype(dtype))
+        q = rotary(q, positions, self.config.rope_theta)
+        k = rotary(k, positions, self.config.rope_theta)
+        if cache is not None:
+            rows = jnp.arange(x.shape[0])[:, None]
+            cache = (cache[0].at[rows, positions].set(k), cache[1].at[rows, positions].set(v))
+            k, v = cache
+        q = shard(q, "batch", "length", "act_heads", None)
+        y = attention(q, k, v, mask)
+        x = x + jnp.einsum("BTNH,NHD->BTD", y, self.o[...].astype(dtype))
+        y = self.mlp_norm(x)
+        gate = jnp.einsum("BTD,DF->BTF", y, self.gate[...].astype(dtype))
+        up = jnp.einsum("BTD,DF->BTF", y, self.up[...].astype(dtype))
+        y = shard(jax.nn.silu(gate) * up, "batch", "length", "act_mlp")
+        x = x + jnp.einsum("BTF,FD->BTD", y, self.down[...].astype(dtype))
+        return shard(x, "batch", "length", "act_embed"), cache
+
+
+class Decoder(nnx.Module):
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
+        self.config = config
+        axes = ("vocab", "embed")
+        self.embedding = normal(rngs, (config.vocab, config.embed), axes, config.embed**-0.5)
+        self.blocks = DecoderBlock(config, rngs)
+        self.norm = RmsNorm((config.embed,), ("embed",), config.norm_eps)
+        self.unembedding = normal(rngs, (config.vocab, config.embed), axes, config.embed**-0.5)
+
+    def embed(self, tokens: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
+        x = self.embedding[...].astype(dtype)[tokens]
+        return shard(x, "batch", "length", "act_embed")
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        mask: Bool[Array, "B T S"],
+        cache: Cache | None = None,
+        remat: bool = False,
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """Final hidden states (after the last norm) of embedded tokens, and the grown cache."""
+        graphdef, parameters = nnx.split(self.blocks)
+
+        def block(x: Array, layer: tuple[nnx.State, Cache | None]) -> tuple[Array, object]:
+            parameters, cache = layer
+            return nnx.merge(graphdef, parameters)(x, positions, mask, cache)
+
+        scanned = jax.checkpoint(block) if remat else block
+        x, grown = jax.lax.scan(scanned, x, (parameters, cache))
+        return self.norm(x), None if cache is None else Cache(*grown)
+
+    def unembed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """Float32 logits."""
+        kernel = self.unembedding[...].astype(hidden.dtype)
+        logits = jnp.einsum("BTD,VD->BTV", hidden, kernel, preferred_element_type=jnp.float32)
+        return shard(logits, "batch", "length", "act_vocab")
+
+    def empty_cache(self, batch: int, slots: int, dtype: jnp.dtype) -> Cache:
+        config = self.config
+        shape = (config.layers, batch, slots, config.kv_heads, config.head_dim)
+        return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))

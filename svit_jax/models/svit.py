@@ -1,0 +1,102 @@
+"""SVIT-v1.5: tower -> projector -> splice into the text -> decoder.
+
+    tokens        USER:  p  p  p  p  What  is  this ?  ASSISTANT:     (p: a placeholder's pad id)
+    vision_index    -1   0  1  2  3    -1  -1    -1 -1         -1
+    embedded         t   v0 v1 v2 v3    t   t     t  t          t     (v: a projected patch)
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, UInt8
+
+from svit_jax.models.attention import packed_mask
+from svit_jax.models.decoder import Decoder, DecoderConfig
+from svit_jax.models.projector import Projector
+from svit_jax.models.vision_tower import VisionConfig, VisionTower
+from svit_jax.sharding import shard
+
+
+@dataclasses.dataclass(frozen=True)
+class SvitConfig:
+    vision: VisionConfig
+    decoder: DecoderConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """How to compute, apart from what: activation dtype, and whether to recompute each tower's
+    layers in the backward pass rather than keep their activations."""
+
+    dtype: str = "bfloat16"
+    remat_vision: bool = False
+    remat_decoder: bool = False
+
+
+def splice(
+    text: Float[Array, "B T D"],
+    features: Float[Array, "B MP D"],
+    vision_index: Int[Array, "B T"],
+) -> Float[Array, "B T D"]:
+    """`text` with row b's feature vision_index[b, t] in place of token t wherever it is not -1."""
+    picked = jnp.take_along_axis(features, jnp.maximum(vision_index, 0)[:, :, None], axis=1)
+    return jnp.where((vision_index >= 0)[:, :, None], picked, text)
+
+
+class Svit(nnx.Module):
+    def __init__(self, config: SvitConfig, rngs: nnx.Rngs):
+        self.config = config
+        self.tower = VisionTower(config.vision, rngs)
+        self.projector = Projector(config.vision.embed, config.decoder.embed, rngs)
+        self.decoder = Decoder(config.decoder, rngs)
+
+    def features(
+        self, images: UInt8[Array, "B M Y X 3"], compute: Compute
+    ) -> Float[Array, "B MP D"]:
+        """Projected patches of each row's M pictures. The tower's work is split over the whole
+        mesh by flattening B x M; its features return to the batch axes once, here."""
+        rows, pictures = images.shape[:2]
+        flat = images.reshape(rows * pictures, *images.shape[2:])
+        flat = shard(flat, "pictures", None, None, None)
+        x = self.tower(flat, jnp.dtype(compute.dtype), compute.remat_vision)
+        x = self.projector(x)
+        x = x.reshape(rows, pictures * self.config.vision.patches, -1)
+        return shard(x, "batch", None, "act_embed")
+
+    def embed(
+        self,
+        tokens: Int[Array, "B T"],
+        images: UInt8[Array, "B M Y X 3"],
+        vision_index: Int[Array, "B T"],
+        compute: Compute,
+    ) -> Float[Array, "B T D"]:
+        """What the decoder reads: text embeddings with projected patches spliced in. M may be 0."""
+        text = self.decoder.embed(tokens, jnp.dtype(compute.dtype))
+        if images.shape[1] == 0:
+            return text
+        return splice(text, self.features(images, compute), vision_index)
+
+    def hidden(
+        self,
+        tokens: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        images: UInt8[Array, "B M Y X 3"],
+        vision_index: Int[Array, "B T"],
+        compute: Compute,
+    ) -> Float[Array, "B T D"]:
+        """Final hidden states of packed rows; `decoder.unembed` makes logits of them."""
+        x = self.embed(tokens, images, vision_index, compute)
+        x, _ = self.decoder(x, positions, packed_mask(segment_ids), remat=compute.remat_decoder)
+        return x
+
+
+def abstract_model(config: SvitConfig) -> Svit:
+    """The model with shapes for parameters: nothing is allocated."""
+    return nnx.eval_shape(lambda: Svit(config, nnx.Rngs(0)))
+
+
+def initial_model(config: SvitConfig, seed: int | Int[Array, ""]) -> Svit:
+    return Svit(config, nnx.Rngs(params=jax.random.key(seed)))

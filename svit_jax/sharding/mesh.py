@@ -1,0 +1,70 @@
+"""The device mesh: one code path from one CPU to a multi-slice pod."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh
+
+from data_pipeline.common.errors import UserError
+
+REPLICA, FSDP, TENSOR, SEQUENCE = "replica", "fsdp", "tensor", "sequence"
+MESH_AXES = (REPLICA, FSDP, TENSOR, SEQUENCE)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; one of them may be -1: all that the others leave."""
+
+    replica: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+    sequence: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (self.replica, self.fsdp, self.tensor, self.sequence)
+
+
+def resolve_shape(config: MeshConfig, device_count: int) -> tuple[int, ...]:
+    """The axis sizes with -1 filled in. Raises UserError where they do not multiply to the devices."""
+    shape = list(config.shape)
+    free = [axis for axis, size in enumerate(shape) if size == -1]
+    fixed = math.prod(size for size in shape if size != -1)
+    if len(free) > 1:
+        raise UserError(f"mesh {config} has {len(free)} axes of -1; at most one axis may be -1.")
+    if any(size < 1 and size != -1 for size in shape):
+        raise UserError(f"mesh {config} has an axis below 1; give a positive size or -1.")
+    if free and device_count % fixed == 0:
+        shape[free[0]] = device_count // fixed
+    if math.prod(shape) != device_count:
+        raise UserError(
+            f"mesh {dict(zip(MESH_AXES, config.shape, strict=True))} does not fit {device_count} "
+            f"devices; the axis sizes must multiply to {device_count}."
+        )
+    return tuple(shape)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over `devices` (all of them by default). Slices of a multi-slice job lie along
+    `replica`, so that only gradients cross the data-centre network."""
+    devices = list(jax.devices() if devices is None else devices)
+    shape = resolve_shape(config, len(devices))
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    if len(slices) > 1:
+        if shape[0] % len(slices):
+            raise UserError(
+                f"mesh.replica={shape[0]} is no multiple of the job's {len(slices)} slices; "
+                f"set mesh.replica to {len(slices)}."
+            )
+        grid = mesh_utils.create_hybrid_device_mesh(
+            (shape[0] // len(slices), *shape[1:]), (len(slices), 1, 1, 1), devices=devices
+        )
+    elif devices[0].platform == "tpu":
+        grid = mesh_utils.create_device_mesh(shape, devices=devices)
+    else:
+        grid = np.asarray(devices).reshape(shape)
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))

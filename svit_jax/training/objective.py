@@ -1,0 +1,80 @@
+"""Cross entropy of the targets alone: logits of a whole batch never exist at once."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from data_pipeline.loading.batch import Batch
+from svit_jax.models.svit import Compute, Svit
+
+
+class Sums(NamedTuple):
+    """Sums over target tokens; accumulate them, divide once (a mean of means would be biased)."""
+
+    loss: Float[Array, ""]
+    weight: Float[Array, ""]
+    correct: Float[Array, ""]
+
+
+def token_sums(
+    model: Svit,
+    hidden: Float[Array, "B T D"],
+    tokens: Int[Array, "B T"],
+    loss_weights: Float[Array, "B T"],
+    chunk: int,
+) -> Sums:
+    """Weighted loss and hits over the targets, `chunk` target positions of each row at a time.
+
+    Rows are sorted so that positions with a target come first; a chunk without any is skipped, so
+    the cost follows the number of targets, and [B, chunk, V] is the largest array of logits.
+    """
+    length = hidden.shape[1]
+    chunk = min(chunk, length)
+    # Rolled, not sliced, so that T keeps dividing the mesh; the weight that wraps around is 0
+    # because a segment's first token is never a target.
+    targets = jnp.roll(tokens, -1, axis=1)
+    weights = jnp.roll(loss_weights, -1, axis=1)
+    order = jnp.argsort(weights == 0, axis=1, stable=True)
+    padding = -length % chunk
+
+    def chunks(x: Array) -> Array:
+        x = jnp.take_along_axis(x, order.reshape(*order.shape, *(1,) * (x.ndim - 2)), axis=1)
+        x = jnp.pad(x, [(0, 0), (0, padding), *[(0, 0)] * (x.ndim - 2)])
+        x = x.reshape(x.shape[0], -1, chunk, *x.shape[2:])
+        return jnp.moveaxis(x, 1, 0)
+
+    def score(piece: tuple[Array, Array, Array]) -> Sums:
+        hidden, targets, weights = piece
+        logits = model.decoder.unembed(hidden)
+        picked = jnp.take_along_axis(logits, targets[:, :, None], axis=2)[:, :, 0]
+        loss = jax.nn.logsumexp(logits, axis=-1) - picked
+        hit = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
+        counted = (weights > 0).astype(jnp.float32)
+        return Sums((loss * weights).sum(), weights.sum(), (hit * counted).sum())
+
+    zero = Sums(*(jnp.zeros((), jnp.float32) for _ in Sums._fields))
+
+    def body(total: Sums, piece: tuple[Array, Array, Array]) -> tuple[Sums, None]:
+        # Logits are recomputed in the backward pass: keeping every chunk's would undo the saving.
+        part = jax.lax.cond(
+            jnp.any(piece[2] > 0), jax.checkpoint(score), lambda piece: zero, piece
+        )
+        return jax.tree.map(jnp.add, total, part), None
+
+    total, _ = jax.lax.scan(body, zero, (chunks(hidden), chunks(targets), chunks(weights)))
+    return total
+
+
+def batch_sums(model: Svit, batch: Batch, compute: Compute, chunk: int) -> Sums:
+    """The model's loss on a batch, as sums over its target tokens."""
+    hidden = model.hidden(
+        batch.tokens,
+        batch.segment_ids,
+        batch.positions,
+        batch.images,
+        batch.vision_index,
+        compute,
+    )
+    return token_sums(model, hidden, batch.tokens, batch.loss_weights, chunk)

@@ -1,0 +1,81 @@
+"""AdamW with linear warmup and cosine decay; which parameters train, and each group's rate."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from data_pipeline.common.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """`trainable` holds regular expressions over parameter paths ("projector/.*"); a path's rate is
+    that of the first pattern of `rates` that matches it, else `learning_rate`."""
+
+    learning_rate: float
+    trainable: tuple[str, ...]
+    rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    warmup_ratio: float = 0.03
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float = 0.0
+
+
+def trainable_paths(patterns: Iterable[str], paths: Iterable[str]) -> frozenset[str]:
+    """The paths that some pattern matches whole. Raises UserError for a pattern that matches none."""
+    paths = list(paths)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matched = {path for path in paths if re.fullmatch(pattern, path)}
+        if not matched:
+            raise UserError(
+                f"optim.trainable has '{pattern}', which matches no parameter; "
+                f"paths look like '{paths[0]}'."
+            )
+        chosen |= matched
+    return frozenset(chosen)
+
+
+def warmup_cosine(peak: float, steps: int, warmup_ratio: float) -> optax.Schedule:
+    """Rate before update s (0-based): linear from 0 over ceil(ratio * steps) updates, then cosine
+    to 0, as Hugging Face's `get_cosine_schedule_with_warmup`, which LLaVA trains with."""
+    warmup = -int(-warmup_ratio * steps // 1)
+
+    def rate(step: jax.Array) -> jax.Array:
+        done = (step - warmup) / max(1, steps - warmup)
+        cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1)))
+        return peak * jnp.where(step < warmup, step / max(1, warmup), cosine)
+
+    return rate
+
+
+def make_optimizer(
+    config: OptimConfig, steps: int, paths: Iterable[str]
+) -> optax.GradientTransformation:
+    """The optimizer of a flat dict of trainable parameters."""
+    labels = {
+        path: next((p for p in config.rates if re.fullmatch(p, path)), "default") for path in paths
+    }
+
+    def adamw(peak: float) -> optax.GradientTransformation:
+        return optax.adamw(
+            warmup_cosine(peak, steps, config.warmup_ratio),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+        )
+
+    groups = {"default": adamw(config.learning_rate)}
+    groups |= {pattern: adamw(peak) for pattern, peak in config.rates.items()}
+    used = {label: groups[label] for label in set(labels.values())}
+    update = optax.partition(used, labels) if len(used) > 1 else next(iter(used.values()))
+    if config.clip_norm:
+        update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    return update

@@ -1,0 +1,51 @@
+"""The training step: a pure function of state and batch."""
+
+from collections.abc import Callable
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from data_pipeline.loading.batch import Batch
+from svit_jax.models.svit import Compute
+from svit_jax.sharding.rules import Rules, active_rules
+from svit_jax.training.objective import Sums, batch_sums
+from svit_jax.training.state import StatePlan, TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+def train_step(
+    plan: StatePlan, compute: Compute, loss_chunk: int, state: TrainState, batch: Batch
+) -> tuple[TrainState, Metrics]:
+    """One update; metrics are device scalars: loss (mean over target tokens), token accuracy,
+    target tokens, and the gradient's global norm."""
+
+    def loss(trained: dict[str, jax.Array]) -> tuple[jax.Array, Sums]:
+        model = plan.model_with({**trained, **state.frozen})
+        sums = batch_sums(model, batch, compute, loss_chunk)
+        return sums.loss / jax.numpy.maximum(sums.weight, 1.0), sums
+
+    (mean, sums), gradients = jax.value_and_grad(loss, has_aux=True)(state.trained)
+    updates, optimizer = plan.optimizer.update(gradients, state.optimizer, state.trained)
+    trained = optax.apply_updates(state.trained, updates)
+    metrics = {
+        "loss": mean,
+        "accuracy": sums.correct / jax.numpy.maximum(sums.weight, 1.0),
+        "target_tokens": sums.weight,
+        "gradient_norm": optax.global_norm(gradients),
+    }
+    return TrainState(state.step + 1, trained, state.frozen, optimizer), metrics
+
+
+def compile_step(
+    plan: StatePlan, compute: Compute, loss_chunk: int, mesh: Mesh, rules: Rules, batch: Batch
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The step compiled for this mesh and the abstract `batch`; the state's memory is reused."""
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        with active_rules(mesh, rules):
+            return train_step(plan, compute, loss_chunk, state, batch)
+
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(plan.shardings, None))
+    return jitted.lower(plan.abstract, batch).compile()
