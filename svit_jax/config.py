@@ -14,6 +14,7 @@ from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import require_file
 from data_pipeline.images.statistics import IMAGE_MEAN, IMAGE_STD
 from svit_jax.models.decoder import DecoderConfig
+from svit_jax.models.presets import PRESETS
 from svit_jax.models.svit import Compute, SvitConfig
 from svit_jax.models.vision_tower import VisionConfig
 from svit_jax.sharding.mesh import MeshConfig
@@ -21,6 +22,47 @@ from svit_jax.training.loop import CheckpointConfig, DataConfig, RunConfig, Trai
 from svit_jax.training.optimizer import OptimConfig
 
 T = TypeVar("T")
+
+
+_REQUIRED = {"data": ("train", "tokenizer"), "optim": ("trainable",)}
+
+
+def default_config(size: str) -> ConfigDict:
+    """Every key with its default, for the named size of `models.presets`; a config file changes what
+    it needs and returns it."""
+    if size not in PRESETS:
+        raise UserError(f"there is no model size '{size}'; choose one of {', '.join(PRESETS)}.")
+    vision, decoder = PRESETS[size]["vision"], PRESETS[size]["decoder"]
+    config = ConfigDict()
+    config.model = {
+        "vision": {**_defaults(VisionConfig, ("image_mean", "image_std")), **vision},
+        "decoder": {**_defaults(DecoderConfig), **decoder},
+        "compute": _defaults(Compute),
+    }
+    config.mesh = _defaults(MeshConfig)
+    config.data = _defaults(DataConfig) | {
+        "train": "",
+        "tokenizer": "",
+        "batch_size": 128,
+        "row_length": 2048,
+        "pictures_per_row": 1,
+    }
+    config.optim = _defaults(OptimConfig) | {"learning_rate": 2e-5, "trainable": ()}
+    config.train = _defaults(TrainConfig)
+    config.checkpoint = _defaults(CheckpointConfig)
+    return config
+
+
+def _defaults(kind: type, leave: Sequence[str] = ()) -> dict[str, Any]:
+    found = {}
+    for field in dataclasses.fields(kind):
+        if field.name in leave:
+            continue
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -66,17 +108,12 @@ def _override(config: ConfigDict, override: str) -> None:
 
 def _parse(text: str, old: Any) -> Any:
     if isinstance(old, bool):
-        return {"true": True, "false": False}[text.lower()] if text.lower() in (
-            "true",
-            "false",
-        ) else _fail(text)
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
     if isinstance(old, tuple):
         return tuple(part for part in text.split(",") if part)
     return type(old)(text)
-
-
-def _fail(text: str) -> Any:
-    raise ValueError(text)
 
 
 def _leaves(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
@@ -94,7 +131,9 @@ def build(kind: type[T], section: Mapping[str, Any], where: str, **given: Any) -
     for key in section:
         if key not in fields or key in given:
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0)
-            raise UserError(f"config has no key '{where}.{key}'; the nearest is '{where}.{near[0]}'.")
+            raise UserError(
+                f"config has no key '{where}.{key}'; the nearest is '{where}.{near[0]}'."
+            )
     required = {
         name
         for name, field in fields.items()
@@ -141,20 +180,27 @@ def run_config(config: ConfigDict) -> RunConfig:
         if section not in SECTIONS:
             near = difflib.get_close_matches(section, SECTIONS, n=1, cutoff=0)
             raise UserError(f"config has no section '{section}'; the nearest is '{near[0]}'.")
+    for section, keys in _REQUIRED.items():
+        for key in keys:
+            if not config[section][key]:
+                raise UserError(
+                    f"config key '{section}.{key}' is empty; set it in the config file, or on the "
+                    f"command line with --{section}.{key}=..."
+                )
     model = config.model
     return RunConfig(
         model=model_config(model.to_dict()),
         compute=build(Compute, model.compute.to_dict(), "model.compute"),
         mesh=build(MeshConfig, config.mesh.to_dict(), "mesh"),
         data=build(DataConfig, config.data.to_dict(), "data"),
-        optim=build(OptimConfig, config.optim.to_dict(convert_dict=False), "optim"),
+        optim=build(OptimConfig, config.optim.to_dict(), "optim"),
         train=build(TrainConfig, config.train.to_dict(), "train"),
         checkpoint=build(CheckpointConfig, config.checkpoint.to_dict(), "checkpoint"),
     )
 
 
 def model_config(section: Mapping[str, Any]) -> SvitConfig:
-    """The architecture, from the config's `model` section or a checkpoint's `model.json`."""
+    """The architecture, from the config's `model` section ."""
     vision = build(
         VisionConfig,
         section["vision"],
@@ -163,10 +209,3 @@ def model_config(section: Mapping[str, Any]) -> SvitConfig:
         image_std=IMAGE_STD,
     )
     return SvitConfig(vision, build(DecoderConfig, section["decoder"], "model.decoder"))
-
-
-def model_section(config: SvitConfig) -> dict[str, Any]:
-    """What `model_config` reads back: a checkpoint's `model.json`."""
-    vision = dataclasses.asdict(config.vision)
-    del vision["image_mean"], vision["image_std"]
-    return {"vision": vision, "decoder": dataclasses.asdict(config.decoder)}

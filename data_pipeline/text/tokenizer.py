@@ -136,13 +136,15 @@ def train_tokenizer(
     whole_numbers: bool = False,
     character_coverage: float = 0.99995,
     max_piece_length: int = 16,
+    phrases: Sequence[str] = (),
 ) -> Tokenizer:
     """Trains a SentencePiece BPE model with Llama's settings, writes it to `path` and returns it.
 
     The same texts in the same order give the same file. `whole_numbers` lets pieces mix digits,
     letters and punctuation, so that frequent coordinates such as "0.125" or "[0.125," become one
     piece; Llama (the default) splits every digit. Newlines never enter a piece: they are the byte
-    piece <0x0A>, as in Llama. `vocab_size` counts the 3 special and the 256 byte pieces.
+    piece <0x0A>, as in Llama. Each of `phrases` is one piece wherever it stands (a leading space
+    belongs to it): what every sample repeats then costs a small model one token. `vocab_size` counts the 3 special and the 256 byte pieces.
     Raises UserError where the texts are empty or do not support the vocabulary size.
     """
     lines = _lines(texts)
@@ -165,6 +167,7 @@ def train_tokenizer(
             bos_id=_BOS,
             eos_id=_EOS,
             pad_id=-1,
+            user_defined_symbols=[phrase.replace(" ", "▁") for phrase in phrases],
             byte_fallback=True,
             character_coverage=character_coverage,
             normalization_rule_name="identity",

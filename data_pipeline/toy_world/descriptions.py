@@ -83,15 +83,16 @@ def captions_of(scene: ToyScene, seed: int) -> tuple[str, ...]:
     """Five captions, each with another view of the scene, in a random order."""
     rng = random.Random(f"{seed}/captions/{scene.image_id}")
     things = rng.sample(scene.objects, len(scene.objects))
-    relation = _relate(rng, *rng.sample(things, 2))
+    related = f", with {_relate(rng, *rng.sample(things, 2)).phrase}" if len(things) > 1 else ""
     colours = Counter(f"{thing.colour} object" for thing in things)
     shapes = Counter(thing.shape for thing in things)
+    are = "is" if len(things) == 1 else "are"
     captions = [
-        f"There are {count_of(len(things), 'object')}: {_listing(a(t.name) for t in things)}.",
+        f"There {are} {count_of(len(things), 'object')}: {_listing(a(t.name) for t in things)}.",
         f"{_listing(a(f'{t.size} {t.name}') for t in things)} on a gray background.",
         f"{_listing(f'{a(t.name)} {t.place}' for t in things)}.",
         f"A picture of {_listing(count_of(n, noun) for noun, n in colours.items())}.",
-        f"{_listing(count_of(n, noun) for noun, n in shapes.items())}, with {relation.phrase}.",
+        f"{_listing(count_of(n, noun) for noun, n in shapes.items())}{related}.",
     ]
     rng.shuffle(captions)
     return tuple(text[0].upper() + text[1:] for text in captions)

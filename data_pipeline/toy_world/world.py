@@ -51,6 +51,10 @@ _PICTURE_SIZE_WEIGHTS = (60, 20, 20)
 _SMALL = 12
 _PAINT_JITTER = 12
 _GRID = 4  # every box coordinate is a multiple of this many pixels
+# How many objects, and how often: a picture of one object teaches what things look like, one of
+# several which of them is meant.
+_COUNTS = ((1, 2, 3, 4, 5), (20, 25, 25, 20, 10))
+_NOVEL_COUNTS = ((3, 4, 5), (1, 1, 1))
 _REPEAT_CHANCE = 0.65  # how often a colour (and, apart from that, a shape) is made to repeat
 
 
@@ -114,7 +118,8 @@ def make_scene(image_id: int, seed: int, novel: bool = False) -> ToyScene:
     # Held-out pairs come in turn, in turn small and large: even in a few novel scenes too.
     turn, which = divmod(image_id, len(HELD_OUT_PAIRS))
     anchor = sorted(HELD_OUT_PAIRS)[which] if novel else rng.choice(_ORDINARY_PAIRS)
-    pairs = _choose_pairs(rng, rng.randint(3 if novel else 2, 5), anchor)
+    (count,) = rng.choices(*(_NOVEL_COUNTS if novel else _COUNTS))
+    pairs = _choose_pairs(rng, count, anchor)
     cells = rng.sample(range(9), len(pairs))
     sizes: list[Size] = [rng.choice(("small", "large")) for _ in pairs]
     if novel:

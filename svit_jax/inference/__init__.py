@@ -1,0 +1,1 @@
+"""Prefill and decode over a key-value cache: prompts in, tokens out."""

@@ -121,7 +121,7 @@ class Decoder(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         self.config = config
         axes = ("vocab", "embed")
-        self.embedding = normal(rngs, (config.vocab, config.embed), axes, config.embed**-0.5)
+        self.embedding = normal(rngs, (config.vocab, config.embed), axes, 1.0)
         self.blocks = DecoderBlock(config, rngs)
         self.norm = RmsNorm((config.embed,), ("embed",), config.norm_eps)
         self.unembedding = normal(rngs, (config.vocab, config.embed), axes, config.embed**-0.5)

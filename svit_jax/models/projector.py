@@ -11,9 +11,9 @@ from svit_jax.models.parameters import normal, zeros
 class Projector(nnx.Module):
     def __init__(self, vision_embed: int, embed: int, rngs: nnx.Rngs):
         first, second = ("vision_embed", None), ("embed", None)
-        self.fc1 = normal(rngs, (vision_embed, embed), first, (3 * vision_embed) ** -0.5)
+        self.fc1 = normal(rngs, (vision_embed, embed), first, (vision_embed) ** -0.5)
         self.fc1_bias = zeros((embed,), (None,))
-        self.fc2 = normal(rngs, (embed, embed), second, (3 * embed) ** -0.5)
+        self.fc2 = normal(rngs, (embed, embed), second, (3 * embed) ** -0.5 * 3)
         self.fc2_bias = zeros((embed,), (None,))
 
     def __call__(self, features: Float[Array, "I P C"]) -> Float[Array, "I P D"]:

@@ -1,8 +1,8 @@
 """SVIT-v1.5: tower -> projector -> splice into the text -> decoder.
 
-    tokens        USER:  p  p  p  p  What  is  this ?  ASSISTANT:     (p: a placeholder's pad id)
-    vision_index    -1   0  1  2  3    -1  -1    -1 -1         -1
-    embedded         t   v0 v1 v2 v3    t   t     t  t          t     (v: a projected patch)
+tokens        USER:  p  p  p  p  What  is  this ?  ASSISTANT:     (p: a placeholder's pad id)
+vision_index    -1   0  1  2  3    -1  -1    -1 -1         -1
+embedded         t   v0 v1 v2 v3    t   t     t  t          t     (v: a projected patch)
 """
 
 import dataclasses

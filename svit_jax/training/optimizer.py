@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,12 @@ from data_pipeline.common.errors import UserError
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
     """`trainable` holds regular expressions over parameter paths ("projector/.*"); a path's rate is
-    that of the first pattern of `rates` that matches it, else `learning_rate`."""
+    that of the first entry of `rates` ("projector/.*=2e-5") that matches it, else
+    `learning_rate`. `clip_norm` 0 does not clip, as LLaVA-1.5."""
 
     learning_rate: float
     trainable: tuple[str, ...]
-    rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    rates: tuple[str, ...] = ()
     warmup_ratio: float = 0.03
     weight_decay: float = 0.0
     b1: float = 0.9
@@ -55,13 +56,23 @@ def warmup_cosine(peak: float, steps: int, warmup_ratio: float) -> optax.Schedul
     return rate
 
 
+def _parse_rates(entries: Iterable[str]) -> dict[str, float]:
+    rates = {}
+    for entry in entries:
+        pattern, _, rate = entry.rpartition("=")
+        try:
+            rates[pattern] = float(rate)
+        except ValueError:
+            raise UserError(f"optim.rates has '{entry}'; write it as PATTERN=RATE.") from None
+    return rates
+
+
 def make_optimizer(
     config: OptimConfig, steps: int, paths: Iterable[str]
 ) -> optax.GradientTransformation:
     """The optimizer of a flat dict of trainable parameters."""
-    labels = {
-        path: next((p for p in config.rates if re.fullmatch(p, path)), "default") for path in paths
-    }
+    rates = _parse_rates(config.rates)
+    labels = {path: next((p for p in rates if re.fullmatch(p, path)), "default") for path in paths}
 
     def adamw(peak: float) -> optax.GradientTransformation:
         return optax.adamw(
@@ -73,7 +84,7 @@ def make_optimizer(
         )
 
     groups = {"default": adamw(config.learning_rate)}
-    groups |= {pattern: adamw(peak) for pattern, peak in config.rates.items()}
+    groups |= {pattern: adamw(peak) for pattern, peak in rates.items()}
     used = {label: groups[label] for label in set(labels.values())}
     update = optax.partition(used, labels) if len(used) > 1 else next(iter(used.values()))
     if config.clip_norm:

@@ -55,3 +55,14 @@ class Stopwatch:
             yield
         finally:
             self.seconds[activity] += time.perf_counter() - start
+
+
+def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
+    """The logged scalars of a run, a dict for each logged step."""
+    path = Path(workdir) / "metrics.jsonl"
+    return list(read_jsonl(path)) if path.exists() else []
+
+
+def last_metrics(workdir: str | Path) -> dict[str, float]:
+    rows = read_metrics(workdir)
+    return {name: value for name, value in rows[-1].items() if name != "step"} if rows else {}

@@ -1,0 +1,35 @@
+"""The demo's three stages: `toy.py:scratch`, `toy.py:pretrain`, `toy.py:finetune`.
+
+No pretrained parts exist for a toy world, so `scratch` first trains tower, projector and decoder
+together. From there on it goes as on Vicuna and CLIP: `pretrain` (stage 1) begins with a new
+projector and trains it alone on captions; `finetune` (stage 2) trains decoder and projector with
+the tower frozen.
+"""
+
+from ml_collections import ConfigDict
+
+from svit_jax.config import default_config
+
+
+def get_config(stage: str = "finetune") -> ConfigDict:
+    config = default_config("toy")
+    config.model.compute.dtype = "float32"
+    config.data.update(batch_size=12, row_length=224, pictures_per_row=3)
+    config.optim.update(b2=0.99, weight_decay=0.05, clip_norm=1.0)
+    config.train.update(log_every=20, loss_chunk=128)
+    config.checkpoint.every = 200
+    if stage == "scratch":
+        config.optim.update(learning_rate=1e-3, trainable=(".*",), warmup_ratio=0.05)
+        config.train.steps = 1500
+    elif stage == "pretrain":
+        config.optim.update(learning_rate=2e-3, trainable=("projector/.*",))
+        config.data.template = "plain"
+        config.data.update(row_length=160, pictures_per_row=8)
+        config.checkpoint.fresh = ("projector/.*",)
+        config.train.steps = 150
+    elif stage == "finetune":
+        config.optim.update(learning_rate=5e-4, trainable=("projector/.*", "decoder/.*"))
+        config.train.steps = 500
+    else:
+        raise ValueError(f"there is no stage {stage!r}; choose scratch, pretrain or finetune")
+    return config

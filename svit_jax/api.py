@@ -1,0 +1,149 @@
+"""The model in three lines: `svit_jax.load("run").answer("photo.jpg", "What is this?")`."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from data_pipeline.common.dialogue import IMAGE_MARKER, Turn
+from data_pipeline.common.errors import UserError
+from data_pipeline.common.files import PathLike, require_file
+from data_pipeline.images.statistics import PAD_COLOUR
+from data_pipeline.images.transforms import prepare
+from data_pipeline.text.encode import encode_prompt
+from data_pipeline.text.templates import get_template
+from data_pipeline.text.tokenizer import Tokenizer
+from svit_jax.checkpoints.bundle import Bundle, read_bundle
+from svit_jax.checkpoints.manager import load_parameters, newest_checkpoint
+from svit_jax.evaluation.run import AnswerAll
+from svit_jax.inference.engine import Engine, Prompt
+from svit_jax.inference.sampler import Sampling
+from svit_jax.models.parameters import flat_parameters, logical_axes
+from svit_jax.models.svit import Compute, abstract_model
+from svit_jax.sharding.mesh import MeshConfig, make_mesh
+from svit_jax.sharding.rules import Rules, tree_shardings
+
+Image = PathLike | bytes | None
+GREEDY = Sampling()
+
+
+@dataclasses.dataclass(frozen=True)
+class Assistant:
+    """A trained model with its tokenizer and template, ready to answer."""
+
+    bundle: Bundle
+    tokenizer: Tokenizer
+    engine: Engine
+    checkpoint: str
+
+    def picture(self, image: Image) -> UInt8[np.ndarray, "Y X 3"]:
+        """A picture as the model sees it; None gives a blank one of the padding's colour."""
+        size = self.bundle.model.vision.image_size
+        if image is None:
+            return np.full((size, size, 3), PAD_COLOUR, np.uint8)
+        if isinstance(image, bytes):
+            return prepare(image, size, self.bundle.image_mode, "the given picture")
+        data = require_file(image, "picture").read_bytes()
+        return prepare(data, size, self.bundle.image_mode, str(image))
+
+    def prompt(self, turns: Sequence[Turn], images: Sequence[Image]) -> Prompt:
+        """A conversation that ends with the human's turn, as the engine takes it."""
+        encoded = encode_prompt(
+            turns,
+            get_template(self.bundle.template),
+            self.tokenizer,
+            self.bundle.model.vision.patches,
+            has_picture=bool(images),
+        )
+        if encoded.pictures != len(images):
+            raise UserError(
+                f"the conversation marks {encoded.pictures} pictures and {len(images)} were given; "
+                f"write one {IMAGE_MARKER} for each."
+            )
+        size = self.bundle.model.vision.image_size
+        pixels = [self.picture(image) for image in images]
+        stacked = np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)
+        return Prompt(encoded.tokens, encoded.vision_index, stacked)
+
+    def answer(
+        self,
+        image: Image,
+        question: str,
+        max_new_tokens: int = 256,
+        sampling: Sampling = GREEDY,
+    ) -> str:
+        """The answer to one question about one picture (a path or its bytes)."""
+        turn = Turn("human", f"{IMAGE_MARKER}\n{question}")
+        return "".join(self.stream([turn], [image], max_new_tokens, sampling))
+
+    def answer_all(
+        self, questions: Iterable[tuple[Image, str]], max_new_tokens: int = 256
+    ) -> Iterator[str]:
+        """Yields the greedy answer to each (picture, question), in order, batched by the engine.
+        A picture of None is shown as a blank."""
+        prompts = [
+            self.prompt([Turn("human", f"{IMAGE_MARKER}\n{question}")], [image])
+            for image, question in questions
+        ]
+        for tokens in self.engine.generate(prompts, max_new_tokens):
+            yield self.tokenizer.decode(tokens).strip()
+
+    def answerer(self, max_new_tokens: int) -> AnswerAll:
+        """`answer_all` with a fixed length, as evaluation takes it."""
+        return functools.partial(self.answer_all, max_new_tokens=max_new_tokens)
+
+    def identity(self, max_new_tokens: int) -> str:
+        """What decides greedy answers: the checkpoint and the decoding limit."""
+        return f"{self.checkpoint} greedy {max_new_tokens}"
+
+    def stream(
+        self,
+        turns: Sequence[Turn],
+        images: Sequence[Image],
+        max_new_tokens: int = 256,
+        sampling: Sampling = GREEDY,
+    ) -> Iterator[str]:
+        """Yields the answer piece by piece, as it is decoded."""
+        said, tokens = "", []
+        for picked in self.engine.stream([self.prompt(turns, images)], max_new_tokens, sampling):
+            if picked[0] == self.engine.eos_id:
+                break
+            tokens.append(int(picked[0]))
+            text = self.tokenizer.decode(tokens).lstrip()
+            # A character of several bytes may be half there: wait for the rest.
+            if text.startswith(said) and not text.endswith("\ufffd"):
+                yield text[len(said) :]
+                said = text
+
+
+def load(
+    path: PathLike,
+    *,
+    dtype: str = "float32",
+    mesh: MeshConfig | None = None,
+    batch_size: int = 1,
+) -> Assistant:
+    """The newest checkpoint of a training run's workdir (or one checkpoint folder in it), loaded
+    straight into its sharding. Raises UserError where the folder is not one."""
+    checkpoint = newest_checkpoint(path)
+    workdir = Path(path) if checkpoint != Path(path) else Path(path).parent.parent
+    bundle = read_bundle(workdir)
+    device_mesh, rules = make_mesh(mesh or MeshConfig()), Rules()
+    structure = abstract_model(bundle.model)
+    shapes = flat_parameters(structure)
+    shardings = tree_shardings(device_mesh, rules, shapes, logical_axes(structure))
+    abstract = {name: shape.update(sharding=shardings[name]) for name, shape in shapes.items()}
+    tokenizer = Tokenizer(bundle.tokenizer)
+    engine = Engine(
+        bundle.model,
+        load_parameters(checkpoint, abstract),
+        Compute(dtype),
+        device_mesh,
+        rules,
+        tokenizer.eos_id,
+        batch_size,
+    )
+    return Assistant(bundle, tokenizer, engine, str(checkpoint))

@@ -1,0 +1,252 @@
+"""`svit demo`: the rooms called in order on the toy world. It holds no logic of its own: every step is
+a function that a user calls too, and every step can be interrupted and goes on."""
+
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.annotations.annotate import annotate
+from data_pipeline.common.dialogue import Dialogue
+from data_pipeline.common.errors import UserError
+from data_pipeline.common.files import PathLike, content_hash, read_json, write_json
+from data_pipeline.generation.generate import generate
+from data_pipeline.generation.template_teacher import TemplateTeacher
+from data_pipeline.instructions.captions import caption_rows
+from data_pipeline.instructions.llava import BOX_INSTRUCTIONS, convert
+from data_pipeline.instructions.vqa import convert_vqa
+from data_pipeline.records.source import open_records
+from data_pipeline.records.writer import write_dataset
+from data_pipeline.text.corpus import training_texts
+from data_pipeline.text.templates import V1
+from data_pipeline.text.tokenizer import train_tokenizer
+from data_pipeline.toy_world.generate import generate_world
+from data_pipeline.toy_world.world import CELLS, HELD_OUT_PAIRS
+from svit_jax.api import Assistant, load
+from svit_jax.config import load_config, run_config
+from svit_jax.evaluation.benchmark import SHORT_ANSWER
+from svit_jax.evaluation.gallery import choose_gallery, choose_referring
+from svit_jax.evaluation.report import RunReport, StageReport, TrainingCurve, write_report
+from svit_jax.evaluation.run import evaluate, scores, with_blind
+from svit_jax.evaluation.summary import BenchmarkRun, summarise
+from svit_jax.training.loop import train
+from svit_jax.training.telemetry import read_metrics
+
+BENCHMARKS = ("vqav2", "gqa", "mme", "pope")
+DATASETS = {
+    "primer": ("details", "vqa"),
+    "captions": ("captions",),
+    "instructions": ("svit", "vqa"),
+}
+TRAINING = {"scratch": "primer", "pretrain": "captions", "finetune": "instructions"}
+LAST = "finetune"
+PAIRS = 6
+REFERRING_TOKENS, SHORT_TOKENS = 48, 12
+TOKENIZER_PIECES = 768
+# What every sample repeats: one token each, so that a row of the toy is mostly picture and content.
+PHRASES = (
+    f" {V1.system}",
+    SHORT_ANSWER.strip(),
+    *BOX_INSTRUCTIONS,
+    *(f" {cell}" for cell in CELLS if " " in cell),
+)
+WORLD = {"train_scenes": 6000, "held_out_scenes": 300, "novel_scenes": 100, "seed": 0}
+
+
+class Stages:
+    """Runs each stage of the demo once: a finished one is left alone, an interrupted one goes on.
+
+    A marker a stage keeps its seconds and this process's peak memory. The folder belongs to one
+    set of settings; others are an error.
+    """
+
+    def __init__(self, workdir: Path, settings: dict[str, Any]):
+        self.folder = workdir / "stages"
+        identity = content_hash(settings)
+        marker = workdir / "demo.json"
+        if marker.exists():
+            if read_json(marker, "demo marker").get("identity") != identity:
+                raise UserError(
+                    f"{workdir} holds a demo run with other settings or of another version; "
+                    "choose another --workdir, or delete it to start anew."
+                )
+        else:
+            write_json(marker, {"identity": identity, "settings": settings})
+
+    def run(self, name: str, work: Callable[[], Any]) -> None:
+        marker = self.folder / f"{name}.json"
+        if marker.exists():
+            done = read_json(marker)
+            print(f"[{name}] done before, in {done['seconds']:.0f} s", file=sys.stderr)
+            return
+        print(f"[{name}]", file=sys.stderr)
+        start = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - start
+        write_json(marker, {"seconds": seconds, "peak_memory_bytes": peak_memory()})
+
+    def reports(self) -> list[StageReport]:
+        found = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        rows = [(path.stem, read_json(path)) for path in found]
+        return [StageReport(n, row["seconds"], row["peak_memory_bytes"]) for n, row in rows]
+
+
+def peak_memory() -> int:
+    """The most resident memory that this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def versions() -> dict[str, str]:
+    packages = ("svit-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    return {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}}
+
+
+def run_demo(workdir: PathLike, config: str) -> None:
+    """Runs the whole path in `workdir`, or goes on with it; writes report.html and results.json."""
+    root = Path(workdir)
+    stages = Stages(root, {"config": content_hash(Path(config).read_text()), "world": WORLD})
+    world, train_world = root / "world", root / "world" / "train"
+    raw, rows, data = root / "raw", root / "rows", root / "data"
+    tokenizer, scenes = root / "tokenizer.model", root / "scenes.jsonl"
+    annotations, images = train_world / "visual_genome", train_world / "images"
+
+    stages.run("toy world", lambda: generate_world(world, **WORLD))
+    stages.run(
+        "annotations",
+        lambda: annotate(annotations, [train_world / "coco" / "captions_train2014.json"], scenes),
+    )
+    unasked = frozenset(f"{colour} {shape}" for colour, shape in HELD_OUT_PAIRS)
+    stages.run("instructions", lambda: generate(scenes, raw, TemplateTeacher(unasked)))
+    stages.run("LLaVA format", lambda: _convert(raw, scenes, train_world / "vqa", rows))
+    stages.run("records", lambda: _write_records(rows, images, data))
+    stages.run("tokenizer", lambda: _train_tokenizer(data, tokenizer))
+    before = "scratch"
+    for name in TRAINING:
+        stages.run(name, lambda name=name, init=before: _train(config, name, init, root))
+        before = str(root / name)
+    held_out = world / "held_out"
+    stages.run("evaluation", lambda: _evaluate(root / LAST, held_out, root / "evaluation"))
+    stages.run("report", lambda: None)
+    results = _report(root, stages, held_out)
+    print(_table(results))
+    print(f"report: {root / 'report.html'}")
+
+
+def _convert(raw: Path, scenes: Path, vqa: Path, out: Path) -> None:
+    convert(
+        raw,
+        scenes,
+        out / "svit.json",
+        limits={"conversation": 1, "complex_reasoning": 2, "referring_qa": 4},
+        merge=("complex_reasoning", "referring_qa"),
+    )
+    convert(raw, scenes, out / "details.json", kinds=("detail_description",))
+    questions = vqa / "questions.json", vqa / "annotations.json"
+    convert_vqa(*questions, out / "vqa.json", pairs_per_dialogue=PAIRS)
+    caption_rows(scenes, out / "captions.json")
+
+
+def _write_records(rows: Path, images: Path, data: Path) -> None:
+    for name, parts in DATASETS.items():
+        files = [rows / f"{part}.json" for part in parts]
+        write_dataset(files, images, data / name, f"toy_{name}")
+
+
+def _train_tokenizer(data: Path, out: Path) -> None:
+    def dialogues() -> Iterator[Dialogue]:
+        for name in DATASETS:
+            for entry in open_records(data / name).entries:
+                yield from entry.dialogues
+
+    train_tokenizer(
+        training_texts(dialogues()), out, TOKENIZER_PIECES, whole_numbers=True, phrases=PHRASES
+    )
+
+
+def _train(config: str, stage: str, init: str, root: Path) -> None:
+    overrides = [
+        f"data.train={root / 'data' / TRAINING[stage]}",
+        f"data.tokenizer={root / 'tokenizer.model'}",
+        f"checkpoint.init={init}",
+    ]
+    train(run_config(load_config(f"{config}:{stage}", overrides)), root / stage)
+
+
+def _evaluate(checkpoint: Path, held_out: Path, out: Path) -> None:
+    _answers(load(checkpoint, batch_size=64), held_out, out)
+
+
+def _answers(
+    assistant: Assistant, held_out: Path, out: Path
+) -> tuple[dict[str, BenchmarkRun], dict[str, BenchmarkRun]]:
+    """(the benchmarks' answers with blind ones beside them, the referring answers); those that
+    stand in the journals are not asked again."""
+    folder, images = held_out / "benchmarks", held_out / "images"
+    short = assistant.answerer(SHORT_TOKENS), assistant.identity(SHORT_TOKENS)
+    seen = evaluate(*short, BENCHMARKS, folder, images, out)
+    blind = evaluate(*short, BENCHMARKS, folder, images, out, blank=True)
+    long = assistant.answerer(REFERRING_TOKENS), assistant.identity(REFERRING_TOKENS)
+    referring = evaluate(*long, ("referring",), folder, images, out)
+    return with_blind(seen, blind), referring
+
+
+def _report(root: Path, stages: Stages, held_out: Path) -> dict[str, Any]:
+    assistant = load(root / LAST, batch_size=64)
+    runs, referring = _answers(assistant, held_out, root / "evaluation")
+    heldout = summarise(list(runs.values()), referring["referring"])
+    found = scores({**runs, **referring})
+    timings = stages.reports()
+    results = {
+        "heldout": heldout,
+        "benchmarks": found,
+        "seconds": {stage.name: round(stage.seconds, 1) for stage in timings},
+        "peak_memory_bytes": max(stage.peak_memory_bytes or 0 for stage in timings),
+        "versions": versions(),
+    }
+    write_json(root / "results.json", results)
+    curves = [
+        TrainingCurve(
+            name, [(r["step"], r["loss"], r["accuracy"]) for r in read_metrics(root / name)]
+        )
+        for name in TRAINING
+    ]
+    write_report(
+        root / "report.html",
+        RunReport(
+            title="svit-jax demo",
+            data_name="a generated toy world",
+            heldout=heldout,
+            stages=timings,
+            curves=curves,
+            scores=found,
+            gallery=choose_gallery(list(runs.values())),
+            referring=choose_referring(referring["referring"]),
+            versions=results["versions"],
+            settings={"checkpoint": assistant.checkpoint},
+        ),
+    )
+    return results
+
+
+def _table(results: dict[str, Any]) -> str:
+    """The figures that matter, as the one table that ends the demo."""
+    heldout = results["heldout"]
+    lines = [f"{'held-out questions':<24}{'with picture':>14}{'blind':>10}{'questions':>12}"]
+    for kind, row in [*sorted(heldout["by_kind"].items()), ("all", heldout)]:
+        seen, blind = f"{row['with_image']:.1%}", f"{row['blind']:.1%}"
+        lines.append(f"{kind:<24}{seen:>14}{blind:>10}{row['questions']:>12}")
+    novel = heldout["novel_combinations"]
+    lines.append(
+        f"{'novel combinations':<24}{novel['with_image']:>14.1%}{novel['blind']:>10.1%}"
+        f"{novel['questions']:>12}"
+    )
+    lines.append(f"{'referring, IoU >= 0.5':<24}{heldout['referring_iou_50']:>14.1%}")
+    seconds = sum(results["seconds"].values())
+    memory = results["peak_memory_bytes"] / 2**30
+    lines.append(f"{seconds / 60:.1f} minutes, {memory:.1f} GiB at most")
+    return "\n".join(lines)

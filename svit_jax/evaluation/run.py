@@ -1,0 +1,57 @@
+"""`svit eval`: an answerer over benchmarks' official files."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from data_pipeline.common.files import PathLike, write_json
+from svit_jax.evaluation.benchmark import Question
+from svit_jax.evaluation.registry import find_benchmark
+from svit_jax.evaluation.runner import run_benchmark
+from svit_jax.evaluation.summary import BenchmarkRun
+
+AnswerAll = Callable[[Iterable[tuple[Path | None, str]]], Iterator[str]]
+"""Takes (picture or None for a blank, question), yields answers in order; `Assistant.answer_all`."""
+
+
+def evaluate(
+    answer_all: AnswerAll,
+    identity: str,
+    benchmarks: Sequence[str],
+    data: PathLike,
+    images: PathLike,
+    out: PathLike,
+    blank: bool = False,
+) -> dict[str, BenchmarkRun]:
+    """Answers each benchmark's questions, writes the upload and `<name>.scores.json`, and returns
+    questions and answers by benchmark name.
+
+    `data` is the benchmark's folder, or a folder that holds it under its name; `identity` names
+    the checkpoint and decoding, so that journalled answers are never those of another model.
+    """
+
+    def answer(questions: Sequence[Question]) -> Iterator[str]:
+        return answer_all((question.image, question.text) for question in questions)
+
+    runs = {}
+    for name in benchmarks:
+        benchmark = find_benchmark(name)
+        folder = Path(data) / name if (Path(data) / name).is_dir() else Path(data)
+        questions = benchmark.read(folder, images)
+        answers = run_benchmark(benchmark, questions, answer, out, identity, blank)
+        stem = f"{name}.blank" if blank else name
+        write_json(Path(out) / f"{stem}.scores.json", benchmark.score(questions, answers.texts))
+        runs[name] = BenchmarkRun(benchmark, questions, answers.texts)
+    return runs
+
+
+def scores(runs: Mapping[str, BenchmarkRun]) -> dict[str, dict[str, float]]:
+    """The official figures of each benchmark."""
+    return {name: run.benchmark.score(run.questions, run.answers) for name, run in runs.items()}
+
+
+def with_blind(
+    seen: Mapping[str, BenchmarkRun], blind: Mapping[str, BenchmarkRun]
+) -> dict[str, BenchmarkRun]:
+    """The runs with the answers that the same model gave to blank pictures beside them."""
+    return {name: dataclasses.replace(run, blind=blind[name].answers) for name, run in seen.items()}
