@@ -1,1 +1,4 @@
-"""Everything before the first device array: annotations become batches of NumPy arrays. Never imports jax."""
+"""Everything before the first device array: annotations become batches of NumPy arrays.
+
+Never imports jax.
+"""

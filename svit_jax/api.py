@@ -3,9 +3,9 @@
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 from jaxtyping import UInt8
 
 from data_pipeline.common.dialogue import IMAGE_MARKER, Turn
@@ -20,14 +20,13 @@ from svit_jax.checkpoints.bundle import Bundle, read_bundle
 from svit_jax.checkpoints.manager import load_parameters, newest_checkpoint
 from svit_jax.evaluation.run import AnswerAll
 from svit_jax.inference.engine import Engine, Prompt
-from svit_jax.inference.sampler import Sampling
+from svit_jax.inference.sampler import GREEDY, Sampling
 from svit_jax.models.parameters import flat_parameters, logical_axes
 from svit_jax.models.svit import Compute, abstract_model
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
 from svit_jax.sharding.rules import Rules, tree_shardings
 
 Image = PathLike | bytes | None
-GREEDY = Sampling()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +44,11 @@ class Assistant:
         if image is None:
             return np.full((size, size, 3), PAD_COLOUR, np.uint8)
         if isinstance(image, bytes):
-            return prepare(image, size, self.bundle.image_mode, "the given picture")
-        data = require_file(image, "picture").read_bytes()
-        return prepare(data, size, self.bundle.image_mode, str(image))
+            return prepare(image, size, self.bundle.image_mode, "given as bytes")
+        file = require_file(image, "picture")
+        if file.is_dir():
+            raise UserError(f"picture: {file} is a folder; give a picture file.")
+        return prepare(file.read_bytes(), size, self.bundle.image_mode, str(image))
 
     def prompt(self, turns: Sequence[Turn], images: Sequence[Image]) -> Prompt:
         """A conversation that ends with the human's turn, as the engine takes it."""
@@ -106,17 +107,20 @@ class Assistant:
         max_new_tokens: int = 256,
         sampling: Sampling = GREEDY,
     ) -> Iterator[str]:
-        """Yields the answer piece by piece, as it is decoded."""
-        said, tokens = "", []
+        """Yields the answer piece by piece, as it is decoded; joined, the pieces are the answer
+        without the space around it."""
+        said, text, tokens = "", "", []
         for picked in self.engine.stream([self.prompt(turns, images)], max_new_tokens, sampling):
             if picked[0] == self.engine.eos_id:
                 break
             tokens.append(int(picked[0]))
-            text = self.tokenizer.decode(tokens).lstrip()
+            text = self.tokenizer.decode(tokens).strip()
             # A character of several bytes may be half there: wait for the rest.
-            if text.startswith(said) and not text.endswith("\ufffd"):
+            if len(text) > len(said) and not text.endswith("\ufffd"):
                 yield text[len(said) :]
                 said = text
+        if text != said:
+            yield text[len(said) :]
 
 
 def load(
@@ -128,8 +132,9 @@ def load(
 ) -> Assistant:
     """The newest checkpoint of a training run's workdir (or one checkpoint folder in it), loaded
     straight into its sharding. Raises UserError where the folder is not one."""
-    checkpoint = newest_checkpoint(path)
-    workdir = Path(path) if checkpoint != Path(path) else Path(path).parent.parent
+    folder = epath.Path(path)
+    checkpoint = newest_checkpoint(folder)
+    workdir = folder if checkpoint != folder else folder.parent.parent
     bundle = read_bundle(workdir)
     device_mesh, rules = make_mesh(mesh or MeshConfig()), Rules()
     structure = abstract_model(bundle.model)

@@ -1,6 +1,8 @@
 """Batch as a pytree, and its way onto the devices."""
 
 import dataclasses
+from collections.abc import Iterable
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,9 +20,23 @@ LOGICAL: dict[str, Logical] = {
     "vision_index": ("batch", "length"),
 }
 
-jax.tree_util.register_dataclass(
-    Batch, data_fields=[field.name for field in dataclasses.fields(Batch)], meta_fields=[]
-)
+_FIELDS = tuple(field.name for field in dataclasses.fields(Batch))
+
+
+def _flatten(batch: Batch) -> tuple[tuple[Any, ...], None]:
+    return tuple(getattr(batch, name) for name in _FIELDS), None
+
+
+def _unflatten(_: None, leaves: Iterable[Any]) -> Batch:
+    # Past __init__, whose annotations hold on the host only: here the leaves are device arrays,
+    # shapes, tracers, or whatever else JAX maps a tree to.
+    batch = object.__new__(Batch)
+    for name, leaf in zip(_FIELDS, leaves, strict=True):
+        object.__setattr__(batch, name, leaf)
+    return batch
+
+
+jax.tree_util.register_pytree_node(Batch, _flatten, _unflatten)
 
 
 def batch_shapes(
@@ -54,16 +70,14 @@ class BatchPlacement:
         }
         rows = shapes["tokens"].shape[0]
         indices = self.shardings["tokens"].addressable_devices_indices_map(shapes["tokens"].shape)
-        needed = {row for index in indices.values() for row in range(rows)[index[0]]}
+        needed = {row for index in indices.values() if index for row in range(rows)[index[0]]}
         self.local_rows = tuple(sorted(needed))
         self._place = {row: place for place, row in enumerate(self.local_rows)}
 
     def abstract(self) -> Batch:
-        return Batch(
-            **{
-                name: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=self.shardings[name])
-                for name, shape in self.shapes.items()
-            }
+        """The batch as shapes that know their shardings, to compile for."""
+        return _unflatten(
+            None, (self.shapes[name].update(sharding=self.shardings[name]) for name in _FIELDS)
         )
 
     def put(self, batch: Batch) -> Batch:
@@ -73,10 +87,10 @@ class BatchPlacement:
             local = getattr(batch, name)
             shape = self.shapes[name].shape
 
-            def piece(index: tuple[slice, ...]) -> np.ndarray:
+            def piece(index: Any) -> np.ndarray:
                 places = [self._place[row] for row in range(shape[0])[index[0]]]
                 return local[places][(slice(None), *index[1:])]
 
             return jax.make_array_from_callback(shape, self.shardings[name], piece)
 
-        return Batch(**{name: globalise(name) for name in self.shapes})
+        return _unflatten(None, map(globalise, _FIELDS))

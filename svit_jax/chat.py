@@ -9,7 +9,10 @@ from data_pipeline.common.files import PathLike
 from svit_jax.api import Assistant, load
 from svit_jax.inference.sampler import Sampling
 
-HELP = "Ask a question. /reset forgets the conversation, /image FILE shows another picture, /quit ends."
+HELP = (
+    "Ask a question. /reset forgets the conversation, /image FILE shows another picture, "
+    "/quit ends."
+)
 
 
 def chat(
@@ -58,8 +61,11 @@ def converse(
         elif question == "/reset":
             turns = []
             say("The conversation starts anew.\n")
-        elif question.startswith("/image"):
+        elif question.split()[:1] == ["/image"]:
             shown = question.removeprefix("/image").strip()
+            if not shown:
+                say("picture: /image needs a file, as in /image photo.jpg.\n")
+                continue
             try:
                 assistant.picture(shown)
                 image, turns = shown, []

@@ -1,4 +1,4 @@
-"""`svit <job>`: thin; each job's code lives in its room, and only the chosen job's imports are paid."""
+"""`svit <job>`: thin; each job's code lives in its room, and only the chosen one is imported."""
 
 import argparse
 import dataclasses
@@ -18,10 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (argparse), 130 when interrupted."""
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
-    overrides = [text.removeprefix("--") for text in rest]
-    if rest and (options.job != "train" or not all("." in key for key in overrides)):
+    given = all(text.startswith("--") and "." in text.partition("=")[0] for text in rest)
+    if rest and (options.job != "train" or not given):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
-    options.overrides = overrides
+    options.overrides = [text.removeprefix("--") for text in rest]
     try:
         options.run(options)
     except UserError as error:
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def show(options: argparse.Namespace, result: Any, line: str) -> None:
     """The job's result: one readable line, or with --json the whole of it."""
     if options.json:
-        value = dataclasses.asdict(result) if dataclasses.is_dataclass(result) else result
+        plain = isinstance(result, type) or not dataclasses.is_dataclass(result)
+        value = result if plain else dataclasses.asdict(result)
         print(json.dumps(value, ensure_ascii=False, default=str))
     else:
         print(line)
@@ -93,7 +94,14 @@ def _demo(jobs: Any) -> None:
 
 
 def _data(jobs: Any) -> None:
-    data = jobs.add_parser("data", help="from annotations to shards, a job a step")
+    text = "from annotations to shards, a job a step"
+    data = jobs.add_parser(
+        "data",
+        help=text,
+        description=text,
+        epilog="example:\n  svit data toy --out toy --scenes 4000",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     steps = data.add_subparsers(dest="step", required=True, metavar="step")
     _data_toy(steps)
     _data_annotate(steps)
@@ -227,12 +235,24 @@ def _data_convert(steps: Any) -> None:
             )
             show(options, report, f"{report.rows} rows in {options.out}")
         elif options.vqa:
+            questions, annotations = options.vqa
             count = convert_vqa(
-                *options.vqa, options.out, options.prefix, options.pairs, not options.suffix_once
+                questions,
+                annotations,
+                options.out,
+                options.prefix,
+                options.pairs,
+                not options.suffix_once,
             )
             show(options, {"rows": count}, f"{count} rows in {options.out}")
         elif options.captions:
-            count = caption_rows(options.captions, options.out, options.captions_per_picture)
+            count = caption_rows(
+                options.captions,
+                options.out,
+                options.captions_per_picture,
+                options.seed,
+                options.prefix,
+            )
             show(options, {"rows": count}, f"{count} rows in {options.out}")
 
     job = _job(

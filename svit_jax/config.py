@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import functools
 import importlib.util
+import operator
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -28,8 +30,8 @@ _REQUIRED = {"data": ("train", "tokenizer"), "optim": ("trainable",)}
 
 
 def default_config(size: str) -> ConfigDict:
-    """Every key with its default, for the named size of `models.presets`; a config file changes what
-    it needs and returns it."""
+    """Every key with its default, for the named size of `models.presets`; a config file changes
+    what it needs and returns it."""
     if size not in PRESETS:
         raise UserError(f"there is no model size '{size}'; choose one of {', '.join(PRESETS)}.")
     vision, decoder = PRESETS[size]["vision"], PRESETS[size]["decoder"]
@@ -70,14 +72,22 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     ("optim.learning_rate=1e-3"), then locked."""
     path, _, argument = spec.partition(":")
     file = require_file(path, "config")
-    loader = importlib.util.spec_from_file_location(file.stem, str(file))
-    if loader is None or loader.loader is None:
+    if file.suffix != ".py":
         raise UserError(f"config {path} is not a Python file; give one of configs/*.py.")
+    loader = importlib.util.spec_from_file_location(file.stem, str(file))
+    assert loader and loader.loader
     module = importlib.util.module_from_spec(loader)
-    loader.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"config {path} has no get_config(); see configs/ for examples.")
-    config = module.get_config(argument) if argument else module.get_config()
+    try:
+        loader.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"config {path} has no get_config(); see configs/ for examples.")
+        config = module.get_config(argument) if argument else module.get_config()
+    except UserError:
+        raise
+    except Exception as error:  # a config is the user's program: it may fail in any way
+        raise UserError(f"config {spec} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"config {path}: get_config() gives no ConfigDict; see configs/.")
     config.lock()
     for override in overrides:
         _override(config, override)
@@ -88,16 +98,13 @@ def _override(config: ConfigDict, override: str) -> None:
     key, found, text = override.partition("=")
     if not found:
         raise UserError(f"override '{override}' has no '='; write section.key=value.")
-    node: Any = config
+    leaves = dict(_leaves(config))
+    if key not in leaves:
+        near = difflib.get_close_matches(key, leaves, n=1, cutoff=0)
+        raise UserError(f"config has no key '{key}'; the nearest is '{near[0]}'.")
+    old = leaves[key]
     *sections, last = key.split(".")
-    for name in (*sections, last):
-        if not isinstance(node, ConfigDict) or name not in node:
-            known = [k for k, _ in _leaves(config)]
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
-            raise UserError(f"config has no key '{key}'; the nearest is '{near[0]}'.")
-        if name is not last:
-            node = node[name]
-    old = node[last]
+    node = functools.reduce(operator.getitem, sections, config)
     try:
         node[last] = _parse(text, old)
     except (ValueError, TypeError):
@@ -147,7 +154,7 @@ def build(kind: type[T], section: Mapping[str, Any], where: str, **given: Any) -
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the field's type wants it: lists become tuples, ints floats where a float is due."""
+    """`value` as the field's type wants it: lists become tuples, ints floats where due."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None:
@@ -157,7 +164,11 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         if value not in arguments:
             raise UserError(f"config key '{where}' is {value!r}; choose one of {list(arguments)}.")
         return value
-    if origin is tuple and isinstance(value, (tuple, list)):
+    if origin is tuple:
+        if not isinstance(value, (tuple, list)):
+            raise UserError(
+                f"config key '{where}' is {value!r}, a {type(value).__name__}; it must be a tuple."
+            )
         return tuple(value)
     if origin is not None and issubclass(origin, Mapping):
         return dict(value)
@@ -180,9 +191,12 @@ def run_config(config: ConfigDict) -> RunConfig:
         if section not in SECTIONS:
             near = difflib.get_close_matches(section, SECTIONS, n=1, cutoff=0)
             raise UserError(f"config has no section '{section}'; the nearest is '{near[0]}'.")
+    for section in SECTIONS:
+        if section not in config:
+            raise UserError(f"config lacks the section '{section}'; begin with default_config().")
     for section, keys in _REQUIRED.items():
         for key in keys:
-            if not config[section][key]:
+            if not config[section].get(key):
                 raise UserError(
                     f"config key '{section}.{key}' is empty; set it in the config file, or on the "
                     f"command line with --{section}.{key}=..."
@@ -200,7 +214,7 @@ def run_config(config: ConfigDict) -> RunConfig:
 
 
 def model_config(section: Mapping[str, Any]) -> SvitConfig:
-    """The architecture, from the config's `model` section ."""
+    """The architecture, from the config's `model` section."""
     vision = build(
         VisionConfig,
         section["vision"],

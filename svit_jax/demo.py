@@ -15,6 +15,7 @@ from data_pipeline.common.dialogue import Dialogue
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, content_hash, read_json, write_json
 from data_pipeline.generation.generate import generate
+from data_pipeline.generation.prompt import DETAIL_QUESTIONS, load_templates
 from data_pipeline.generation.template_teacher import TemplateTeacher
 from data_pipeline.instructions.captions import caption_rows
 from data_pipeline.instructions.llava import BOX_INSTRUCTIONS, convert
@@ -38,21 +39,31 @@ from svit_jax.training.telemetry import read_metrics
 
 BENCHMARKS = ("vqav2", "gqa", "mme", "pope")
 DATASETS = {
-    "primer": ("details", "vqa"),
+    "details": ("details",),
+    "short": ("vqa",),
     "captions": ("captions",),
     "instructions": ("svit", "vqa"),
 }
 TRAINING = {"scratch": "primer", "pretrain": "captions", "finetune": "instructions"}
 LAST = "finetune"
-PAIRS = 6
+PAIRS = 3
 REFERRING_TOKENS, SHORT_TOKENS = 48, 12
 TOKENIZER_PIECES = 768
-# What every sample repeats: one token each, so that a row of the toy is mostly picture and content.
+STEMS = (
+    *(f"What {trait} is the" for trait in ("color", "shape", "size")),
+    *("Where is the", "How many", "Is the", "Is there an", "Is there a", "Are there"),
+)
+# What samples repeat is one token each, so that a row of the toy is mostly picture and content. Stems
+# have no space in front: the first line of a question then reads as one that follows "USER:".
 PHRASES = (
     f" {V1.system}",
+    *(f" {V1.human}:", f"{V1.human}:", f" {V1.assistant}:"),
     SHORT_ANSWER.strip(),
     *BOX_INSTRUCTIONS,
     *(f" {cell}" for cell in CELLS if " " in cell),
+    *STEMS,
+    *load_templates()[DETAIL_QUESTIONS].split("\n"),
+    *(" In the", " there is a", " in the", " in the image?", " are there?", " to the left of the", " above the"),
 )
 WORLD = {"train_scenes": 6000, "held_out_scenes": 300, "novel_scenes": 100, "seed": 0}
 
@@ -131,7 +142,6 @@ def run_demo(workdir: PathLike, config: str) -> None:
         before = str(root / name)
     held_out = world / "held_out"
     stages.run("evaluation", lambda: _evaluate(root / LAST, held_out, root / "evaluation"))
-    stages.run("report", lambda: None)
     results = _report(root, stages, held_out)
     print(_table(results))
     print(f"report: {root / 'report.html'}")

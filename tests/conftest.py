@@ -1,4 +1,4 @@
-"""What all tests share: eight simulated CPU devices, strict rank promotion, the optional real data."""
+"""What all tests share: eight simulated CPU devices, strict rank promotion, optional real data."""
 
 import os
 from pathlib import Path

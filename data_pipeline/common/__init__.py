@@ -1,1 +1,1 @@
-"""What every room needs once: errors, atomic files, the journal, quarantine, progress, boxes, HTML."""
+"""What every room needs once: errors, atomic files, journal, quarantine, progress, boxes, HTML."""

@@ -16,7 +16,7 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-    """`turns` alternate, the human first; `<image>` in a human turn marks where a picture stands."""
+    """`turns` alternate, the human first; `<image>` in a human turn marks a picture's place."""
 
     id: str
     turns: tuple[Turn, ...]

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: everything is written aside, then renamed; reading explains itself.
+"""Files that are whole or absent: written aside, then renamed; reading explains itself.
 
 Paths may be local or in a bucket (`gs://...`): all go through `etils.epath`.
 """
@@ -72,12 +72,13 @@ def read_json(path: PathLike, what: str = "JSON file") -> Any:
         return json.loads(found.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{what} {found} is not valid JSON ({error}); it may be cut off: fetch or make it again."
+            f"{what} {found} is not valid JSON ({error}); it may be cut off: "
+            "fetch or make it again."
         ) from None
 
 
 def read_jsonl(path: PathLike, what: str = "JSONL file") -> Iterator[Any]:
-    """Yields a value for each non-empty line. Raises UserError naming the line that is malformed."""
+    """Yields a value for each non-empty line. Raises UserError naming a malformed line."""
     found = require_file(path, what)
     with found.open("r") as file:
         for number, line in enumerate(file, start=1):

@@ -21,7 +21,8 @@ class Quarantine:
             self.save()
             raise UserError(
                 f"{len(self.rows)} bad records, more than the {self.max_bad} allowed; the last is "
-                f"{record_id}: {reason} All are listed in {self.path}; mend them or raise --max-bad."
+                f"{record_id}: {reason} All are listed in {self.path}; mend them or raise "
+                "the limit (--max-bad; in training --data.max_bad)."
             )
 
     def counts(self) -> dict[str, int]:

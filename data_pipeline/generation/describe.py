@@ -15,16 +15,19 @@ _CLAUSE = re.compile(r"\b(?:is|are|was|were|has|have|wears|line|lines)\b")
 
 def describe(facts: Facts, rng: random.Random) -> str:
     """An overview, then a sentence for each thing, then relations, then region phrases; at most
-    MOST_SENTENCES. Empty where the scene says nothing."""
-    sentences = [sentence(facts.scene.captions[0])] if facts.scene.captions else []
+    MOST_SENTENCES. Empty where the scene says nothing. Where every thing is known, they come in
+    reading order, each place before what is there: a reader, or a small model, learns where to look
+    before it must say what it sees."""
+    sentences = []
     if facts.exhaustive:
-        shown = joined([a(thing.label) for thing in facts.things])
-        number = len(facts.things)
-        sentences.append(f"The image shows {count(number, 'object')}: {shown}.")
-        sentences += [_about(facts, thing) for thing in facts.things]
+        sentences.append(f"The image shows {count(len(facts.things), 'object')}.")
+        for thing in sorted(facts.things, key=lambda thing: thing.third):
+            here = f"In the {thing.cell} there {be(thing.name)}"
+            sentences.append(f"{here} {a(thing.full_label)}.")
         relation = where_relative(View(facts), rng)
         sentences += [relation[1]] if relation else []
     else:
+        sentences += [sentence(facts.scene.captions[0])] if facts.scene.captions else []
         sentences += _about_many(facts, rng, bool(sentences))
     return " ".join(list(dict.fromkeys(sentences))[:MOST_SENTENCES])
 

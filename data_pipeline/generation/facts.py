@@ -66,9 +66,15 @@ class Thing:
     @property
     def cell(self) -> str:
         """Where its center lies, by thirds of the picture: "top left", "center", "middle right"."""
+        row, column = self.third
+        name = f"{_ROWS[row]} {_COLUMNS[column]}"
+        return "center" if name == "middle center" else name
+
+    @property
+    def third(self) -> tuple[int, int]:
+        """(row, column) of its center, by thirds of the picture."""
         x, y = self.center
-        row, column = _ROWS[min(int(y * 3), 2)], _COLUMNS[min(int(x * 3), 2)]
-        return "center" if (row, column) == ("middle", "center") else f"{row} {column}"
+        return min(int(y * 3), 2), min(int(x * 3), 2)
 
     @property
     def placeable(self) -> bool:

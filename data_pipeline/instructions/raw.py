@@ -30,8 +30,9 @@ def read_raw(path: PathLike, quarantine: Quarantine | None = None) -> Iterator[R
             try:
                 row = next(rows, _END)
             except (ijson.JSONError, UnicodeDecodeError) as error:
+                problem = str(error).strip().split("\n")[0]
                 raise UserError(
-                    f"raw instructions {found} are not valid JSON after {number} rows ({error}); "
+                    f"raw instructions {found} are not valid JSON after {number} rows ({problem}); "
                     "the file may be cut off: fetch or make it again."
                 ) from None
             if row is _END:

@@ -120,8 +120,12 @@ class Tokenizer:
         return self.encode(text, False) if bare_id == _UNK else [bare_id, *ids[1:]]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids; bos and eos vanish, and so does the first word's leading space."""
-        return self._processors[True].decode([int(i) for i in ids])
+        """The text of the ids; bos and eos vanish, and so does the first word's leading space.
+
+        So do ids past the vocabulary: a model's embedding may be larger than its tokenizer's.
+        """
+        known = [int(i) for i in ids if i < self.vocab_size]
+        return self._processors[True].decode(known)
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:
@@ -140,11 +144,12 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Trains a SentencePiece BPE model with Llama's settings, writes it to `path` and returns it.
 
-    The same texts in the same order give the same file. `whole_numbers` lets pieces mix digits,
-    letters and punctuation, so that frequent coordinates such as "0.125" or "[0.125," become one
-    piece; Llama (the default) splits every digit. Newlines never enter a piece: they are the byte
+    The same texts in the same order give the same file. `whole_numbers` lets pieces mix digits
+    and punctuation, so that frequent coordinates such as "0.125" or "[0.125," become one piece;
+    Llama (the default) splits every digit. Newlines never enter a piece: they are the byte
     piece <0x0A>, as in Llama. Each of `phrases` is one piece wherever it stands (a leading space
-    belongs to it): what every sample repeats then costs a small model one token. `vocab_size` counts the 3 special and the 256 byte pieces.
+    belongs to it): what every sample repeats then costs a small model one token. `vocab_size`
+    counts the 3 special and the 256 byte pieces.
     Raises UserError where the texts are empty or do not support the vocabulary size.
     """
     lines = _lines(texts)
@@ -177,7 +182,7 @@ def train_tokenizer(
             split_by_whitespace=True,
             split_digits=not whole_numbers,
             split_by_number=not whole_numbers,
-            split_by_unicode_script=not whole_numbers,
+            split_by_unicode_script=True,
             max_sentencepiece_length=max_piece_length,
             # Longer sentences would be left out without a word.
             max_sentence_length=1 << 24,

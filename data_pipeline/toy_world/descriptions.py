@@ -89,7 +89,7 @@ def captions_of(scene: ToyScene, seed: int) -> tuple[str, ...]:
     are = "is" if len(things) == 1 else "are"
     captions = [
         f"There {are} {count_of(len(things), 'object')}: {_listing(a(t.name) for t in things)}.",
-        f"{_listing(a(f'{t.size} {t.name}') for t in things)} on a gray background.",
+        f"{_listing(a(f'{t.size} {t.name}') for t in things)} on a dark background.",
         f"{_listing(f'{a(t.name)} {t.place}' for t in things)}.",
         f"A picture of {_listing(count_of(n, noun) for noun, n in colours.items())}.",
         f"{_listing(count_of(n, noun) for noun, n in shapes.items())}{related}.",

@@ -7,7 +7,7 @@ from typing import Literal
 from data_pipeline.annotations.scene import PixelBox
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "diamond")
-COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "black", "white")
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "white")
 CELLS = (
     "top left",
     "top center",
@@ -37,18 +37,19 @@ HELD_OUT_PAIRS: frozenset[Pair] = frozenset(
 PAINTS: dict[str, Rgb] = {
     "red": (214, 40, 40),
     "green": (40, 160, 60),
-    "blue": (40, 80, 214),
+    "blue": (50, 90, 240),
     "yellow": (243, 218, 40),
-    "purple": (140, 45, 170),
+    "purple": (165, 60, 205),
     "orange": (243, 130, 20),
-    "black": (18, 18, 18),
+    "cyan": (60, 220, 225),
     "white": (242, 242, 242),
 }
 
 _ORDINARY_PAIRS = sorted({(c, s) for c in COLOURS for s in SHAPES} - HELD_OUT_PAIRS)
 _PICTURE_SIZES = ((96, 96), (96, 72), (72, 96))
-_PICTURE_SIZE_WEIGHTS = (60, 20, 20)
-_SMALL = 12
+_PICTURE_SIZE_WEIGHTS = (70, 15, 15)
+_WIDE_CELL = 32
+_SIDES = {"wide": {"small": 16, "large": 28}, "narrow": {"small": 12, "large": 20}}
 _PAINT_JITTER = 12
 _GRID = 4  # every box coordinate is a multiple of this many pixels
 # How many objects, and how often: a picture of one object teaches what things look like, one of
@@ -166,11 +167,11 @@ def _place(
 ) -> list[PixelBox]:
     """A box inside each cell; two boxes are never closer than a grid step, so no shapes touch."""
     cell_width, cell_height = width // 3, height // 3
-    large = 24 if min(cell_width, cell_height) > 24 else 20
+    sides = _SIDES["wide" if min(cell_width, cell_height) >= _WIDE_CELL else "narrow"]
     while True:
         boxes: list[PixelBox] = []
         for cell, size in zip(cells, sizes, strict=True):
-            side = _SMALL if size == "small" else large
+            side = sides[size]
             x = cell % 3 * cell_width + rng.randrange(0, cell_width - side + 1, _GRID)
             y = cell // 3 * cell_height + rng.randrange(0, cell_height - side + 1, _GRID)
             boxes.append(PixelBox(x, y, x + side, y + side))
@@ -191,10 +192,11 @@ def _jitter(rng: random.Random, colour: str) -> Rgb:
 
 
 def _background(rng: random.Random) -> tuple[Rgb, Rgb]:
-    """Two mid greys with a slight tint: far from every paint, white and black among them."""
+    """Two dark greys with a slight tint: every paint is lighter, so a shape shows whatever its
+    colour."""
 
-    def grey() -> Rgb:
-        level = rng.randint(112, 148)
+    def dark() -> Rgb:
+        level = rng.randint(14, 40)
         return level + rng.randint(-8, 8), level + rng.randint(-8, 8), level + rng.randint(-8, 8)
 
-    return grey(), grey()
+    return dark(), dark()

@@ -49,7 +49,7 @@ def read_bundle(workdir: PathLike) -> Bundle:
         )
     content: dict[str, Any] = read_json(folder / MODEL_FILE, "model file")
     try:
-        vision = {
+        vision: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in content["vision"].items()
         }
@@ -57,7 +57,7 @@ def read_bundle(workdir: PathLike) -> Bundle:
         return Bundle(
             model, content["template"], content["image_mode"], str(folder / TOKENIZER_FILE)
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"model file {folder / MODEL_FILE} is of another version ({error}); "
             "train again or fetch a matching release."

@@ -7,6 +7,7 @@ questions or to start another run.
 """
 
 import difflib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,12 +30,16 @@ def _flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.flatten_dict(dict(nested), sep="/")
 
 
+def _rooted(path: PathLike) -> epath.Path:
+    """The path from the root on, which Orbax insists on; a bucket's is one already."""
+    return epath.Path(path) if "://" in os.fspath(path) else epath.Path(path).resolve()
+
+
 class Checkpoints:
-    """The checkpoints of one folder. Keeps the newest `keep`; `plan` is the identity of the data
-    order, which must be the same again when the run goes on."""
+    """The checkpoints of one folder; the newest `keep` of them are kept."""
 
     def __init__(self, folder: PathLike, keep: int = 2):
-        self.folder = epath.Path(folder)
+        self.folder = _rooted(folder)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
@@ -98,7 +103,7 @@ def newest_checkpoint(workdir: PathLike) -> epath.Path:
 
 def check_parameters(checkpoint: PathLike, abstract: Flat) -> None:
     """Raises one UserError that lists every missing, unused and misshapen parameter."""
-    folder = epath.Path(checkpoint) / "parameters"
+    folder = _rooted(checkpoint) / "parameters"
     with ocp.StandardCheckpointer() as reader:
         metadata = reader.metadata(folder)
     tree = getattr(metadata, "item_metadata", metadata)
@@ -122,7 +127,7 @@ def check_parameters(checkpoint: PathLike, abstract: Flat) -> None:
 
 
 def load_parameters(checkpoint: PathLike, abstract: Flat) -> dict[str, jax.Array]:
-    """The parameters of one checkpoint folder, each placed straight into its abstract's sharding."""
+    """The parameters of one checkpoint folder, each placed straight into its own sharding."""
     check_parameters(checkpoint, abstract)
     with ocp.StandardCheckpointer() as reader:
-        return _flatten(reader.restore(epath.Path(checkpoint) / "parameters", _nest(abstract)))
+        return _flatten(reader.restore(_rooted(checkpoint) / "parameters", _nest(abstract)))

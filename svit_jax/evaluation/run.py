@@ -11,7 +11,8 @@ from svit_jax.evaluation.runner import run_benchmark
 from svit_jax.evaluation.summary import BenchmarkRun
 
 AnswerAll = Callable[[Iterable[tuple[Path | None, str]]], Iterator[str]]
-"""Takes (picture or None for a blank, question), yields answers in order; `Assistant.answer_all`."""
+"""Takes (picture or None for a blank, question), yields answers in order, as
+`Assistant.answer_all`."""
 
 
 def evaluate(

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Int32, Key, UInt8
 
 from data_pipeline.common.errors import UserError
-from svit_jax.inference.sampler import Sampling, pick
+from svit_jax.inference.sampler import GREEDY, Sampling, pick
 from svit_jax.models.attention import cache_mask
 from svit_jax.models.decoder import Cache
 from svit_jax.models.parameters import with_parameters
@@ -82,9 +82,10 @@ class Engine:
             x = model.embed(tokens, images, vision_index, self.compute)
             positions = jnp.broadcast_to(jnp.arange(length)[None], (rows, length))
             cache = model.decoder.empty_cache(rows, slots, x.dtype)
-            hidden, cache = model.decoder(x, positions, cache_mask(positions, slots), cache)
+            hidden, filled = model.decoder(x, positions, cache_mask(positions, slots), cache)
+            assert filled is not None
             last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
-            return cache, pick(model.decoder.unembed(last)[:, 0], sampling, key)
+            return filled, pick(model.decoder.unembed(last)[:, 0], sampling, key)
 
     def _decode_rows(
         self,
@@ -99,11 +100,12 @@ class Engine:
             model = self._model(parameters)
             x = model.decoder.embed(tokens[:, None], jnp.dtype(self.compute.dtype))
             mask = cache_mask(positions[:, None], cache.k.shape[2])
-            hidden, cache = model.decoder(x, positions[:, None], mask, cache)
-            return cache, pick(model.decoder.unembed(hidden)[:, 0], sampling, key)
+            hidden, grown = model.decoder(x, positions[:, None], mask, cache)
+            assert grown is not None
+            return grown, pick(model.decoder.unembed(hidden)[:, 0], sampling, key)
 
     def stream(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling = Sampling()
+        self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling = GREEDY
     ) -> Iterator[Int32[np.ndarray, "B"]]:
         """Yields, step by step, the next token of every prompt; rows that have ended repeat eos.
 
@@ -111,6 +113,8 @@ class Engine:
         """
         if not 0 < len(prompts) <= self.batch_size:
             raise ValueError(f"{len(prompts)} prompts do not fit a batch of {self.batch_size}")
+        if max_new_tokens < 1:
+            raise UserError(f"max_new_tokens is {max_new_tokens}; ask for at least 1.")
         longest = max(len(prompt.tokens) for prompt in prompts)
         length = bucket_length(longest)
         slots = length + bucket_length(max_new_tokens)
@@ -121,6 +125,8 @@ class Engine:
             )
         arrays, lengths = self._pad(prompts, length)
         keys = jax.random.split(jax.random.key(sampling.seed), max_new_tokens)
+        # The seed is in the keys: as a static argument it would compile anew for each.
+        sampling = dataclasses.replace(sampling, seed=0)
         cache, tokens = self._prefill(
             self.parameters, *arrays, keys[0], slots=slots, sampling=sampling
         )
@@ -150,11 +156,11 @@ class Engine:
         return (tokens, lengths, index, images), jnp.asarray(lengths)
 
     def generate(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling = Sampling()
+        self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling = GREEDY
     ) -> Iterator[list[int]]:
         """Yields each prompt's new tokens (without eos), in the order of the prompts.
 
-        Prompts of one bucket and one number of pictures share a batch, longest bucket last.
+        Prompts of one bucket and one number of pictures share a batch.
         """
         groups: dict[tuple[int, int], list[int]] = {}
         for place, prompt in enumerate(prompts):

@@ -11,7 +11,7 @@ from data_pipeline.common.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """temperature 0 is greedy; top_p keeps the smallest set of tokens with that much probability."""
+    """temperature 0 is greedy; top_p keeps the fewest tokens with that much probability."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -23,6 +23,9 @@ class Sampling:
                 f"temperature={self.temperature}, top_p={self.top_p}: the temperature must be at "
                 "least 0 and top_p in (0, 1]."
             )
+
+
+GREEDY = Sampling()
 
 
 def pick(logits: Float[Array, "B V"], sampling: Sampling, key: Key[Array, ""]) -> Int[Array, "B"]:

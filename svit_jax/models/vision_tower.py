@@ -45,9 +45,9 @@ class VisionConfig:
         return self.embed // self.heads
 
 
-# As large as a patch's own embedding: where a patch lies is then as easy to learn as what it shows.
-# (CLIP began with embed**-0.5, and 400 million pictures to grow it.) Only training from scratch sees it.
-POSITION_STDDEV = 1.0
+# Ten times CLIP's own start, which had 400 million pictures to grow it: where a patch lies is then soon
+# as easy to tell as what it shows. Only training from scratch sees it.
+POSITION_STDDEV = 0.3
 
 
 class LayerNorm(nnx.Module):

@@ -30,7 +30,7 @@ class MeshConfig:
 
 
 def resolve_shape(config: MeshConfig, device_count: int) -> tuple[int, ...]:
-    """The axis sizes with -1 filled in. Raises UserError where they do not multiply to the devices."""
+    """The axis sizes with -1 filled in. Raises UserError if they do not make `device_count`."""
     shape = list(config.shape)
     free = [axis for axis, size in enumerate(shape) if size == -1]
     fixed = math.prod(size for size in shape if size != -1)

@@ -5,9 +5,10 @@ checkpoint of step s is taken before batch s is drawn, so the step alone is the 
 metrics are read one step late, so the host never waits for the device.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax
 from jax.sharding import Mesh
 
 from data_pipeline.common.errors import UserError
-from data_pipeline.common.files import content_hash, read_json, write_json
+from data_pipeline.common.files import read_jsonl
 from data_pipeline.common.progress import progress_bar
 from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.images.transforms import AspectMode
@@ -26,7 +27,12 @@ from data_pipeline.text.templates import Template, get_template
 from data_pipeline.text.tokenizer import Tokenizer
 from svit_jax.batch import BatchPlacement, batch_shapes
 from svit_jax.checkpoints.bundle import write_bundle
-from svit_jax.checkpoints.manager import Checkpoints, load_parameters, newest_checkpoint
+from svit_jax.checkpoints.manager import (
+    Checkpoints,
+    check_parameters,
+    load_parameters,
+    newest_checkpoint,
+)
 from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.svit import Compute, SvitConfig, abstract_model
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
@@ -35,6 +41,7 @@ from svit_jax.training.optimizer import OptimConfig, make_optimizer, trainable_p
 from svit_jax.training.state import StatePlan, TrainState, plan_state
 from svit_jax.training.step import compile_step
 from svit_jax.training.telemetry import MetricsLog, Stopwatch, last_metrics
+from svit_jax.training.workdir import claim_workdir, owns_workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,23 +92,7 @@ class RunConfig:
     optim: OptimConfig
     train: TrainConfig
     checkpoint: CheckpointConfig
-    rules: Rules = Rules()
-
-    @property
-    def identity(self) -> str:
-        """Runs of equal identity train the same thing: what a workdir is bound to. Where arrays lie
-        and how often things are logged or saved may change when a run goes on."""
-        content = dataclasses.asdict(self)
-        for section, keys in {
-            "mesh": tuple(content["mesh"]),
-            "rules": tuple(content["rules"]),
-            "data": ("workers", "max_bad", "train", "tokenizer"),
-            "train": ("log_every",),
-            "checkpoint": ("every", "keep", "init"),
-        }.items():
-            for key in keys:
-                del content[section][key]
-        return content_hash(content)
+    rules: Rules = dataclasses.field(default_factory=Rules)
 
 
 Hook = Callable[[int, TrainState], None]
@@ -109,7 +100,7 @@ Hook = Callable[[int, TrainState], None]
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """Where a run ended: its last step, the seconds by activity of this process, the last metrics."""
+    """Where a run ended: its last step, this process's seconds by activity, the last metrics."""
 
     step: int
     steps: int
@@ -128,7 +119,8 @@ class Inputs:
     plan: Plan
 
     @classmethod
-    def open(cls, config: RunConfig, workdir: Path) -> "Inputs":
+    def open(cls, config: RunConfig, workdir: Path, keep_plan: bool) -> "Inputs":
+        """`keep_plan`: the plan in the workdir is this run's and must fit; else it is made anew."""
         data = config.data
         source = open_records(data.train, data.split)
         tokenizer = Tokenizer(data.tokenizer)
@@ -149,7 +141,7 @@ class Inputs:
             kind=data.plan,
         )
         folder = workdir / "plan"
-        if (folder / "plan.json").exists():
+        if keep_plan and (folder / "plan.json").exists():
             plan = Plan.load(folder, inputs)
         else:
             quarantine = Quarantine(workdir / "unplanned.jsonl", data.max_bad)
@@ -159,38 +151,13 @@ class Inputs:
         return cls(source, tokenizer, template, plan)
 
 
-def claim_workdir(config: RunConfig, workdir: Path) -> None:
-    """Binds the workdir to this run. Raises UserError where it belongs to another one."""
-    marker = workdir / "run.json"
-    content = json_ready(dataclasses.asdict(config))
-    if marker.exists():
-        found = read_json(marker, "run file")
-        if found.get("identity") != config.identity:
-            changed = sorted(_differences(found.get("config", {}), content))
-            raise UserError(
-                f"workdir {workdir} belongs to another run (it differs in "
-                f"{', '.join(changed[:5]) or 'its identity'}); choose another workdir, or use the "
-                "config that it was started with."
-            )
-        return
-    write_json(marker, {"identity": config.identity, "config": content})
-
-
-def json_ready(value: Any) -> Any:
-    """Tuples as lists, so that what is written equals what is read back."""
-    if isinstance(value, dict):
-        return {key: json_ready(item) for key, item in value.items()}
-    return [json_ready(item) for item in value] if isinstance(value, (tuple, list)) else value
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in old.keys() | new.keys():
-            yield from _differences(
-                old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key
-            )
-    elif old != new:
-        yield prefix
+def check_init(config: RunConfig) -> None:
+    """Raises UserError where `checkpoint.init` cannot start this model: before it is compiled."""
+    init, fresh = config.checkpoint.init, config.checkpoint.fresh
+    if init != "scratch":
+        shapes = flat_parameters(abstract_model(config.model))
+        check_parameters(newest_checkpoint(init), shapes)
+        trainable_paths(fresh, shapes, "checkpoint.fresh")
 
 
 def initial_state(config: RunConfig, plan: StatePlan) -> TrainState:
@@ -201,8 +168,8 @@ def initial_state(config: RunConfig, plan: StatePlan) -> TrainState:
     abstract = {**plan.abstract.trained, **plan.abstract.frozen}
     parameters = load_parameters(newest_checkpoint(init), abstract)
     if fresh:
-        scratch = plan.from_scratch(config.model, config.train.seed).parameters()
-        parameters |= {path: scratch[path] for path in trainable_paths(fresh, abstract)}
+        paths = trainable_paths(fresh, abstract, "checkpoint.fresh")
+        parameters |= plan.initial_parameters(config.model, config.train.seed, paths)
     return plan.from_parameters(parameters)
 
 
@@ -230,19 +197,23 @@ def compile_run(config: RunConfig, steps: int, mesh: Mesh) -> tuple[StatePlan, B
 def train(
     config: RunConfig, workdir: str | Path, hooks: tuple[tuple[int, Hook], ...] = ()
 ) -> RunResult:
-    """Trains, or goes on with, the run in `workdir`. `hooks` are (every how many steps, function)."""
+    """Trains, or goes on with, the run in `workdir`. `hooks` are (steps between, function)."""
     workdir = Path(workdir)
-    claim_workdir(config, workdir)
+    settings = dataclasses.asdict(config)
+    owned = owns_workdir(workdir, settings)
     watch = Stopwatch()
-    inputs = Inputs.open(config, workdir)
+    inputs = Inputs.open(config, workdir, keep_plan=owned)
     steps = total_steps(config, inputs.plan)
     data = config.data
     write_bundle(workdir, config.model, data.template, data.image_mode, data.tokenizer)
     mesh = make_mesh(config.mesh)
     with Checkpoints(workdir / "checkpoints", config.checkpoint.keep) as checkpoints:
         start = checkpoints.latest_step() or 0
+        bad = _bad_records(workdir, start)
         if start >= steps:
-            return RunResult(start, steps, {}, last_metrics(workdir), ())
+            return RunResult(start, steps, {}, last_metrics(workdir), _ids(bad))
+        if not start:
+            check_init(config)
         with watch.timing("compile"):
             plan, placement, compiled = compile_run(config, steps, mesh)
         state = (
@@ -250,6 +221,9 @@ def train(
             if start
             else initial_state(config, plan)
         )
+        # Only now: whatever a user had to mend before the first step may have been a setting.
+        if not owned:
+            claim_workdir(workdir, settings)
         loader = make_loader(
             inputs.plan,
             inputs.source,
@@ -263,37 +237,47 @@ def train(
             workers=config.data.workers,
             max_bad=config.data.max_bad,
         )
-        log = MetricsLog(workdir, start)
-        bad = Quarantine(workdir / "bad_records.jsonl")
         pending: tuple[int, dict[str, jax.Array]] | None = None
         metrics: dict[str, float] = {}
 
         def report() -> None:
-            nonlocal metrics
+            nonlocal metrics, pending
             if pending and (pending[0] % config.train.log_every == 0 or pending[0] == steps):
                 metrics = {name: float(value) for name, value in jax.device_get(pending[1]).items()}
                 log.write(pending[0], metrics)
                 bar.set_postfix(
                     loss=f"{metrics['loss']:.3f}", accuracy=f"{metrics['accuracy']:.3f}"
                 )
+            pending = None
+
+        def run_hooks(step: int) -> None:
+            for every, hook in hooks:
+                if step and step % every == 0:
+                    with watch.timing("hook"):
+                        hook(step, state)
 
         def save(step: int) -> None:
+            # A run that dies after this goes on from here: what came before must be in the log.
+            with watch.timing("step"):
+                report()
             with watch.timing("checkpoint"):
                 metadata = {"plan": inputs.plan.inputs.identity, "step": step}
                 checkpoints.save(step, state.parameters(), state.optimizer, metadata)
 
-        with progress_bar(steps, workdir.name, "step", initial=start) as bar:
+        with (
+            contextlib.closing(MetricsLog(workdir, start)) as log,
+            progress_bar(steps, workdir.name, "step", initial=start) as bar,
+        ):
             for step in range(start, steps):
-                for every, hook in hooks:
-                    if step and step % every == 0:
-                        with watch.timing("hook"):
-                            hook(step, state)
+                run_hooks(step)
                 if step > start and step % config.checkpoint.every == 0:
                     save(step)
                 with watch.timing("data"):
                     loaded: Loaded = next(loader)
                     for name, reason in zip(loaded.bad, loaded.reasons, strict=True):
                         bad.add(name, reason, step=step)
+                    if loaded.bad:
+                        bad.save()
                     batch = placement.put(loaded.batch)
                 with watch.timing("step"), jax.transfer_guard("disallow"):
                     state, device_metrics = compiled(state, batch)
@@ -303,13 +287,23 @@ def train(
                 bar.update()
             with watch.timing("step"):
                 report()
-        save(steps)
-        if len(bad):
-            bad.save()
-        log.close()
-    return RunResult(
-        steps, steps, dict(watch.seconds), metrics, tuple(row["id"] for row in bad.rows)
-    )
+            run_hooks(steps)
+            save(steps)
+    return RunResult(steps, steps, dict(watch.seconds), metrics, _ids(bad))
+
+
+def _bad_records(workdir: Path, start: int) -> Quarantine:
+    """The run's bad records, with those that it met before step `start`."""
+    path = workdir / "bad_records.jsonl"
+    bad = Quarantine(path)
+    if path.exists():
+        bad.rows += [row for row in read_jsonl(path, "bad records") if row["step"] < start]
+        bad.save()
+    return bad
+
+
+def _ids(bad: Quarantine) -> tuple[str, ...]:
+    return tuple(row["id"] for row in bad.rows)
 
 
 def _restore(checkpoints: Checkpoints, plan: StatePlan, data: Plan, step: int) -> TrainState:
@@ -319,8 +313,9 @@ def _restore(checkpoints: Checkpoints, plan: StatePlan, data: Plan, step: int) -
     )
     if metadata["plan"] != data.inputs.identity:
         raise UserError(
-            f"checkpoint {checkpoints.folder / str(step)} was trained on another data plan; restore "
-            "the dataset, tokenizer and data settings, or start a new workdir with checkpoint.init."
+            f"checkpoint {checkpoints.folder / str(step)} was trained on another data plan; "
+            "restore the dataset, tokenizer and data settings, or start a new workdir with "
+            "checkpoint.init."
         )
     return dataclasses.replace(
         plan.from_parameters(parameters),

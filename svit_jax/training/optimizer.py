@@ -28,16 +28,24 @@ class OptimConfig:
     clip_norm: float = 0.0
 
 
-def trainable_paths(patterns: Iterable[str], paths: Iterable[str]) -> frozenset[str]:
-    """The paths that some pattern matches whole. Raises UserError for a pattern that matches none."""
+def trainable_paths(
+    patterns: Iterable[str], paths: Iterable[str], key: str = "optim.trainable"
+) -> frozenset[str]:
+    """The paths that some pattern matches whole. Raises UserError for a pattern that matches none,
+    or is no regular expression; `key` is the config key that it names."""
     paths = list(paths)
     chosen: set[str] = set()
     for pattern in patterns:
-        matched = {path for path in paths if re.fullmatch(pattern, path)}
+        try:
+            matched = {path for path in paths if re.fullmatch(pattern, path)}
+        except re.error as error:
+            raise UserError(
+                f"{key} has '{pattern}', which is no regular expression ({error}); write it as "
+                "'projector/.*'."
+            ) from None
         if not matched:
             raise UserError(
-                f"optim.trainable has '{pattern}', which matches no parameter; "
-                f"paths look like '{paths[0]}'."
+                f"{key} has '{pattern}', which matches no parameter; paths look like '{paths[0]}'."
             )
         chosen |= matched
     return frozenset(chosen)
@@ -70,9 +78,12 @@ def _parse_rates(entries: Iterable[str]) -> dict[str, float]:
 def make_optimizer(
     config: OptimConfig, steps: int, paths: Iterable[str]
 ) -> optax.GradientTransformation:
-    """The optimizer of a flat dict of trainable parameters."""
+    """The optimizer of a flat dict of trainable parameters. Raises UserError for an entry of
+    `rates` that matches none of them."""
+    paths = list(paths)
     rates = _parse_rates(config.rates)
-    labels = {path: next((p for p in rates if re.fullmatch(p, path)), "default") for path in paths}
+    matched = {pattern: trainable_paths([pattern], paths, "optim.rates") for pattern in rates}
+    labels = {path: next((p for p in rates if path in matched[p]), "default") for path in paths}
 
     def adamw(peak: float) -> optax.GradientTransformation:
         return optax.adamw(

@@ -1,7 +1,7 @@
 """What a run carries from step to step, and how it comes to lie on the mesh."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -19,14 +19,17 @@ from svit_jax.sharding.rules import Rules, tree_shardings
 @dataclasses.dataclass(frozen=True)
 class TrainState:
     """`trained` and `frozen` are flat dicts, path -> array; together they are the whole model.
-    Frozen parameters have no gradient and no optimizer state."""
+    Frozen parameters have no gradient and no optimizer state.
 
-    step: jax.Array
-    trained: dict[str, jax.Array]
-    frozen: dict[str, jax.Array]
+    The leaves are arrays, or, in a plan, their shapes or their shardings: one structure for each.
+    """
+
+    step: Any
+    trained: dict[str, Any]
+    frozen: dict[str, Any]
     optimizer: Any
 
-    def parameters(self) -> dict[str, jax.Array]:
+    def parameters(self) -> dict[str, Any]:
         return {**self.trained, **self.frozen}
 
 
@@ -59,12 +62,22 @@ class StatePlan:
 
     def from_scratch(self, config: SvitConfig, seed: int) -> TrainState:
         """A fresh state with initialised parameters, made directly in their shardings."""
-        everywhere = {**self.shardings.trained, **self.shardings.frozen}
+        return self.from_parameters(
+            self.initial_parameters(config, seed, self.shardings.parameters())
+        )
+
+    def initial_parameters(
+        self, config: SvitConfig, seed: int, paths: Iterable[str]
+    ) -> dict[str, jax.Array]:
+        """Initialised parameters of these paths alone, made directly in their shardings."""
+        shardings = self.shardings.parameters()
+        chosen = {path: shardings[path] for path in paths}
 
         def initialise() -> dict[str, jax.Array]:
-            return flat_parameters(initial_model(config, seed))
+            everything = flat_parameters(initial_model(config, seed))
+            return {path: everything[path] for path in chosen}
 
-        return self.from_parameters(jax.jit(initialise, out_shardings=everywhere)())
+        return jax.jit(initialise, out_shardings=chosen)()
 
 
 def plan_state(

@@ -57,12 +57,13 @@ class Stopwatch:
             self.seconds[activity] += time.perf_counter() - start
 
 
-def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
-    """The logged scalars of a run, a dict for each logged step."""
+def read_metrics(workdir: str | Path) -> list[dict[str, int | float]]:
+    """The logged scalars of a run, a dict for each logged step, which stands in it as "step"."""
     path = Path(workdir) / "metrics.jsonl"
     return list(read_jsonl(path)) if path.exists() else []
 
 
 def last_metrics(workdir: str | Path) -> dict[str, float]:
     rows = read_metrics(workdir)
-    return {name: value for name, value in rows[-1].items() if name != "step"} if rows else {}
+    last = rows[-1] if rows else {}
+    return {name: float(value) for name, value in last.items() if name != "step"}

@@ -51,6 +51,12 @@ def test_decode_drops_special_tokens(llama):
     assert llama.decode([1, 319, 6635, 29889, 2]) == "A cat."
 
 
+def test_decode_drops_ids_past_the_vocabulary(tmp_path):
+    tokenizer = train_tokenizer(TEXTS, tmp_path / "t.model", 300)
+    ids = tokenizer.encode("a cat")
+    assert tokenizer.decode([*ids[:1], 300, *ids[1:], 511]) == "a cat"
+
+
 def test_a_trained_model_follows_llamas_conventions(tmp_path):
     tokenizer = train_tokenizer(TEXTS, tmp_path / "t.model", 350)
     assert tokenizer.vocab_size == 350

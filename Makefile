@@ -1,0 +1,39 @@
+PYTHON = python3
+WORKDIR = demo_run
+BIN := .venv/bin
+
+.PHONY: demo test slow-test lint bench test-latest environment test-environment clean
+.NOTPARALLEL:
+
+demo: environment
+	@$(BIN)/svit demo --workdir $(WORKDIR)
+
+test: test-environment
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+# pytest exits with 5 where no test has the mark.
+slow-test: test-environment
+	@$(BIN)/python -m pytest -q -m slow || test $$? -eq 5
+
+lint: test-environment
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+bench: environment
+	@$(BIN)/python .ci/bench.py
+
+test-latest:
+	@$(PYTHON) .ci/test_latest.py
+
+# Whether there is something to do is for the script to see (pyproject.toml, the version of Python,
+# a setup that was interrupted): timestamps alone can't tell.
+environment:
+	@$(PYTHON) .ci/environment.py .venv
+
+test-environment:
+	@$(PYTHON) .ci/environment.py .venv --extra test
+
+clean:
+	rm -rf .venv .venv-latest demo_run build

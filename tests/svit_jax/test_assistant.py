@@ -1,0 +1,174 @@
+"""A trained run answers: from Python, and in the terminal."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import svit_jax
+from data_pipeline.common.dialogue import Turn
+from data_pipeline.common.errors import UserError
+from data_pipeline.text.encode import encode_prompt
+from data_pipeline.text.templates import V1
+from svit_jax.api import Assistant
+from svit_jax.chat import HELP, converse
+from svit_jax.inference.engine import Engine
+from svit_jax.inference.sampler import Sampling
+
+GREEDY = Sampling()
+NEW = 6
+
+
+@pytest.fixture(scope="module")
+def assistant(trained) -> Assistant:
+    return svit_jax.load(trained.workdir)
+
+
+@pytest.fixture(scope="module")
+def picture(tiny_data):
+    return sorted(tiny_data.pictures.rglob("*.jpg"))[0]
+
+
+def test_prompt_is_the_training_template(assistant, picture):
+    prompt = assistant.prompt([Turn("human", "<image>\nWhat is this?")], [picture])
+    patches = assistant.bundle.model.vision.patches
+    turns = [Turn("human", "<image>\nWhat is this?")]
+    encoded = encode_prompt(turns, V1, assistant.tokenizer, patches)
+    np.testing.assert_array_equal(prompt.tokens, encoded.tokens)
+    size = assistant.bundle.model.vision.image_size
+    assert prompt.images.shape == (1, size, size, 3)
+    # A blank is of the padding's colour, CLIP's mean.
+    blank = assistant.picture(None)
+    assert blank.shape == (size, size, 3) and set(blank.reshape(-1, 3)[0]) == {122, 116, 104}
+
+
+def test_answer_is_the_same_however_it_is_asked(assistant, picture):
+    question = "What color is the circle?"
+    answer = assistant.answer(picture, question, NEW)
+    assert answer == assistant.answer(picture.read_bytes(), question, NEW)
+    turns = [Turn("human", f"<image>\n{question}")]
+    assert answer == "".join(assistant.stream(turns, [picture], NEW))
+    questions = [(picture, question), (None, "Is there a star?"), (str(picture), question)]
+    found = list(assistant.answer_all(questions, NEW))
+    assert found[0] == found[2] == answer
+    assert found[1] == assistant.answer(None, "Is there a star?", NEW)
+    assert list(assistant.answerer(NEW)(questions)) == found
+    tokens = next(assistant.engine.generate([assistant.prompt(turns, [picture])], NEW))
+    assert answer == assistant.tokenizer.decode(tokens).strip()
+
+
+def test_one_checkpoint_folder_loads_as_its_workdir_does(assistant, trained, picture, monkeypatch):
+    monkeypatch.chdir(trained.workdir.parent)
+    relative = svit_jax.load(f"{trained.workdir.name}/checkpoints/6")
+    assert relative.bundle.model == assistant.bundle.model
+    for name, array in assistant.engine.parameters.items():
+        np.testing.assert_array_equal(relative.engine.parameters[name], array)
+
+
+def test_folders_that_are_no_run(tmp_path):
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        svit_jax.load(tmp_path)
+
+
+def test_pictures_that_are_none(assistant, tmp_path):
+    (tmp_path / "text.jpg").write_text("not a picture")
+    for image, message in (
+        (tmp_path / "absent.jpg", "there is no file .*absent.jpg"),
+        (tmp_path, "is a folder; give a picture file"),
+        (tmp_path / "text.jpg", "text.jpg .* is not a whole JPEG"),
+        (b"", r"picture given as bytes \(0 bytes\) is not .*it is empty"),
+    ):
+        with pytest.raises(UserError, match=message):
+            assistant.answer(image, "What is this?")
+
+
+def test_markers_must_match_pictures(assistant, picture):
+    with pytest.raises(UserError, match="marks 2 pictures and 1 were given"):
+        assistant.answer(picture, "Is <image> this one?")
+
+
+class ScriptedEngine(Engine):
+    """Says fixed tokens, whatever it is asked."""
+
+    eos_id = 2
+
+    def __init__(self, tokens: list[int]):
+        self.tokens = tokens
+        self.asked: list[np.ndarray] = []
+
+    def stream(self, prompts, max_new_tokens, sampling=GREEDY):
+        self.asked.append(prompts[0].tokens)
+        for token in [*self.tokens, self.eos_id][:max_new_tokens]:
+            yield np.array([token], np.int32)
+
+
+@pytest.mark.parametrize("limit", range(1, 30))
+def test_streamed_pieces_join_to_the_answer(assistant, limit):
+    """Characters of several bytes come whole, however many tokens were decoded."""
+    tokens = assistant.tokenizer.encode("  A ☃ and\n héé  x ☃ ")
+    assert 15 < len(tokens) < 30
+    scripted = dataclasses.replace(assistant, engine=ScriptedEngine(tokens))
+    pieces = list(scripted.stream([Turn("human", "Well?")], [], limit))
+    said = assistant.tokenizer.decode(tokens[:limit]).strip()
+    assert "".join(pieces) == said
+    assert all(pieces), "an empty piece was shown"
+    # Only an answer that was cut off may end in half a character.
+    assert all("�" not in piece for piece in pieces[:-1])
+    if limit > len(tokens):
+        assert said == "A ☃ and\n héé  x ☃"
+
+
+def talk(assistant: Assistant, image, *questions: str) -> tuple[str, list[Turn]]:
+    said = io.StringIO()
+    turns = converse(assistant, image, iter(questions), NEW, GREEDY, said.write)
+    return said.getvalue(), turns
+
+
+@pytest.fixture
+def parrot(assistant) -> Assistant:
+    return dataclasses.replace(assistant, engine=ScriptedEngine(assistant.tokenizer.encode("red")))
+
+
+def test_conversation_goes_on_and_starts_anew(parrot, picture):
+    said, turns = talk(parrot, picture, "What color?", "Sure?")
+    assert said == "ASSISTANT: red\nASSISTANT: red\n"
+    assert turns == [
+        Turn("human", "<image>\nWhat color?"),
+        Turn("gpt", "red"),
+        Turn("human", "Sure?"),
+        Turn("gpt", "red"),
+    ]
+    said, turns = talk(parrot, picture, "What color?", "/reset", "", "Sure?", "/quit", "More?")
+    assert said == "ASSISTANT: red\nThe conversation starts anew.\nASSISTANT: red\n"
+    assert turns == [Turn("human", "<image>\nSure?"), Turn("gpt", "red")]
+    prompt = parrot.engine.asked[-1]
+    np.testing.assert_array_equal(prompt, parrot.prompt(turns[:1], [picture]).tokens)
+
+
+def test_another_picture_begins_another_conversation(parrot, picture, tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "my other.png")
+    said, turns = talk(parrot, picture, "One?", f"/image {tmp_path / 'my other.png'}", "Two?")
+    assert f"Now about {tmp_path / 'my other.png'}.\n" in said
+    assert turns == [Turn("human", "<image>\nTwo?"), Turn("gpt", "red")]
+
+
+@pytest.mark.parametrize("command", ["/image", "/image {tmp}/absent.jpg", "/image {tmp}"])
+def test_missing_picture_is_a_sentence_and_the_talk_goes_on(parrot, picture, tmp_path, command):
+    said, turns = talk(parrot, picture, "One?", command.format(tmp=tmp_path), "Two?")
+    lines = said.splitlines()
+    assert len(lines) == 3 and lines[1].startswith("picture: ") and lines[1].endswith(".")
+    assert [turn.text for turn in turns] == ["<image>\nOne?", "red", "Two?", "red"]
+
+
+def test_without_a_picture_and_help(parrot):
+    said, turns = talk(parrot, None, "/help", "Hello?")
+    assert said == f"{HELP}\nASSISTANT: red\n"
+    assert turns[0] == Turn("human", "Hello?")
+
+
+def test_question_that_cannot_be_asked_is_left_out(parrot, picture):
+    said, turns = talk(parrot, picture, "What is <image>?", "One?")
+    assert "marks 2 pictures" in said
+    assert turns == [Turn("human", "<image>\nOne?"), Turn("gpt", "red")]
