@@ -1,9 +1,9 @@
 """The demo's three stages: `toy.py:scratch`, `toy.py:pretrain`, `toy.py:finetune`.
 
 No pretrained parts exist for a toy world, so `scratch` first trains tower, projector and decoder
-together. From there on it goes as on Vicuna and CLIP: `pretrain` (stage 1) begins with a new
-projector and trains it alone on captions; `finetune` (stage 2) trains decoder and projector with
-the tower frozen.
+together, on descriptions. From there on it goes as on Vicuna and CLIP: `pretrain` (stage 1) begins
+with a new projector and trains it alone on captions; `finetune` (stage 2) trains decoder and
+projector on instructions, with the tower frozen.
 """
 
 from ml_collections import ConfigDict
@@ -14,22 +14,22 @@ from svit_jax.config import default_config
 def get_config(stage: str = "finetune") -> ConfigDict:
     config = default_config("toy")
     config.model.compute.dtype = "float32"
-    config.data.update(batch_size=12, row_length=224, pictures_per_row=3)
+    config.data.update(batch_size=16, row_length=112, pictures_per_row=2)
     config.optim.update(b2=0.99, weight_decay=0.05, clip_norm=1.0)
     config.train.update(log_every=20, loss_chunk=128)
     config.checkpoint.every = 200
     if stage == "scratch":
-        config.optim.update(learning_rate=1e-3, trainable=(".*",), warmup_ratio=0.05)
+        config.optim.update(learning_rate=1.5e-3, rates=("tower/.*=2e-3",), trainable=(".*",))
         config.train.steps = 1500
     elif stage == "pretrain":
         config.optim.update(learning_rate=2e-3, trainable=("projector/.*",))
         config.data.template = "plain"
-        config.data.update(row_length=160, pictures_per_row=8)
         config.checkpoint.fresh = ("projector/.*",)
-        config.train.steps = 150
+        config.train.steps = 100
     elif stage == "finetune":
-        config.optim.update(learning_rate=5e-4, trainable=("projector/.*", "decoder/.*"))
-        config.train.steps = 500
+        config.optim.update(learning_rate=1e-3, trainable=("projector/.*", "decoder/.*"))
+        config.data.update(batch_size=12, row_length=144, pictures_per_row=3)
+        config.train.steps = 1300
     else:
         raise ValueError(f"there is no stage {stage!r}; choose scratch, pretrain or finetune")
     return config

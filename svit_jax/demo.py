@@ -1,6 +1,7 @@
-"""`svit demo`: the rooms called in order on the toy world. It holds no logic of its own: every step is
-a function that a user calls too, and every step can be interrupted and goes on."""
+"""`svit demo`: the rooms called in order on the toy world. It holds no logic of its own: every step
+is a function that a user calls too, and every step can be interrupted and goes on."""
 
+import functools
 import platform
 import resource
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 from data_pipeline.annotations.annotate import annotate
 from data_pipeline.common.dialogue import Dialogue
 from data_pipeline.common.errors import UserError
-from data_pipeline.common.files import PathLike, content_hash, read_json, write_json
+from data_pipeline.common.files import PathLike, content_hash, read_json, require_file, write_json
 from data_pipeline.generation.generate import generate
 from data_pipeline.generation.prompt import DETAIL_QUESTIONS, load_templates
 from data_pipeline.generation.template_teacher import TemplateTeacher
@@ -34,18 +35,20 @@ from svit_jax.evaluation.gallery import choose_gallery, choose_referring
 from svit_jax.evaluation.report import RunReport, StageReport, TrainingCurve, write_report
 from svit_jax.evaluation.run import evaluate, scores, with_blind
 from svit_jax.evaluation.summary import BenchmarkRun, summarise
+from svit_jax.models.presets import PRESETS
 from svit_jax.training.loop import train
 from svit_jax.training.telemetry import read_metrics
 
 BENCHMARKS = ("vqav2", "gqa", "mme", "pope")
 DATASETS = {
-    "details": ("details",),
-    "short": ("vqa",),
+    "descriptions": ("details",),
     "captions": ("captions",),
     "instructions": ("svit", "vqa"),
 }
-TRAINING = {"scratch": "primer", "pretrain": "captions", "finetune": "instructions"}
+TRAINING = {"scratch": "descriptions", "pretrain": "captions", "finetune": "instructions"}
 LAST = "finetune"
+# Of each kind, so many dialogues a picture: a few of those that the teacher gives are enough here.
+LIMITS = {"conversation": 1, "complex_reasoning": 1, "referring_qa": 2}
 PAIRS = 3
 REFERRING_TOKENS, SHORT_TOKENS = 48, 12
 TOKENIZER_PIECES = 768
@@ -53,8 +56,8 @@ STEMS = (
     *(f"What {trait} is the" for trait in ("color", "shape", "size")),
     *("Where is the", "How many", "Is the", "Is there an", "Is there a", "Are there"),
 )
-# What samples repeat is one token each, so that a row of the toy is mostly picture and content. Stems
-# have no space in front: the first line of a question then reads as one that follows "USER:".
+# What samples repeat is one token each, so that a row is mostly picture and content. Stems have no
+# space in front: the first line of a question then reads as one that follows "USER:".
 PHRASES = (
     f" {V1.system}",
     *(f" {V1.human}:", f"{V1.human}:", f" {V1.assistant}:"),
@@ -62,8 +65,9 @@ PHRASES = (
     *BOX_INSTRUCTIONS,
     *(f" {cell}" for cell in CELLS if " " in cell),
     *STEMS,
-    *load_templates()[DETAIL_QUESTIONS].split("\n"),
-    *(" In the", " there is a", " in the", " in the image?", " are there?", " to the left of the", " above the"),
+    *load_templates()[DETAIL_QUESTIONS].splitlines(),
+    *(" In the", " there is a", " in the", " in the image?", " are there?"),
+    *(" to the left of the", " above the"),
 )
 WORLD = {"train_scenes": 6000, "held_out_scenes": 300, "novel_scenes": 100, "seed": 0}
 
@@ -77,6 +81,7 @@ class Stages:
 
     def __init__(self, workdir: Path, settings: dict[str, Any]):
         self.folder = workdir / "stages"
+        self.names: list[str] = []
         identity = content_hash(settings)
         marker = workdir / "demo.json"
         if marker.exists():
@@ -89,6 +94,7 @@ class Stages:
             write_json(marker, {"identity": identity, "settings": settings})
 
     def run(self, name: str, work: Callable[[], Any]) -> None:
+        self.names.append(name)
         marker = self.folder / f"{name}.json"
         if marker.exists():
             done = read_json(marker)
@@ -101,8 +107,7 @@ class Stages:
         write_json(marker, {"seconds": seconds, "peak_memory_bytes": peak_memory()})
 
     def reports(self) -> list[StageReport]:
-        found = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        rows = [(path.stem, read_json(path)) for path in found]
+        rows = [(name, read_json(self.folder / f"{name}.json")) for name in self.names]
         return [StageReport(n, row["seconds"], row["peak_memory_bytes"]) for n, row in rows]
 
 
@@ -120,7 +125,10 @@ def versions() -> dict[str, str]:
 def run_demo(workdir: PathLike, config: str) -> None:
     """Runs the whole path in `workdir`, or goes on with it; writes report.html and results.json."""
     root = Path(workdir)
-    stages = Stages(root, {"config": content_hash(Path(config).read_text()), "world": WORLD})
+    recipe = [WORLD, DATASETS, TRAINING, LIMITS, PAIRS, TOKENIZER_PIECES, PHRASES, PRESETS["toy"]]
+    stages = Stages(
+        root, {"config": require_file(config, "demo config").read_text(), "recipe": recipe}
+    )
     world, train_world = root / "world", root / "world" / "train"
     raw, rows, data = root / "raw", root / "rows", root / "data"
     tokenizer, scenes = root / "tokenizer.model", root / "scenes.jsonl"
@@ -136,10 +144,10 @@ def run_demo(workdir: PathLike, config: str) -> None:
     stages.run("LLaVA format", lambda: _convert(raw, scenes, train_world / "vqa", rows))
     stages.run("records", lambda: _write_records(rows, images, data))
     stages.run("tokenizer", lambda: _train_tokenizer(data, tokenizer))
-    before = "scratch"
+    init = "scratch"
     for name in TRAINING:
-        stages.run(name, lambda name=name, init=before: _train(config, name, init, root))
-        before = str(root / name)
+        stages.run(name, functools.partial(_train, config, name, init, root))
+        init = str(root / name)
     held_out = world / "held_out"
     stages.run("evaluation", lambda: _evaluate(root / LAST, held_out, root / "evaluation"))
     results = _report(root, stages, held_out)
@@ -152,7 +160,8 @@ def _convert(raw: Path, scenes: Path, vqa: Path, out: Path) -> None:
         raw,
         scenes,
         out / "svit.json",
-        limits={"conversation": 1, "complex_reasoning": 2, "referring_qa": 4},
+        kinds=("conversation", "complex_reasoning", "referring_qa"),
+        limits=LIMITS,
         merge=("complex_reasoning", "referring_qa"),
     )
     convert(raw, scenes, out / "details.json", kinds=("detail_description",))
@@ -211,17 +220,18 @@ def _report(root: Path, stages: Stages, held_out: Path) -> dict[str, Any]:
     heldout = summarise(list(runs.values()), referring["referring"])
     found = scores({**runs, **referring})
     timings = stages.reports()
+    found_versions = versions()
     results = {
         "heldout": heldout,
         "benchmarks": found,
         "seconds": {stage.name: round(stage.seconds, 1) for stage in timings},
         "peak_memory_bytes": max(stage.peak_memory_bytes or 0 for stage in timings),
-        "versions": versions(),
+        "versions": found_versions,
     }
     write_json(root / "results.json", results)
     curves = [
         TrainingCurve(
-            name, [(r["step"], r["loss"], r["accuracy"]) for r in read_metrics(root / name)]
+            name, [(int(r["step"]), r["loss"], r["accuracy"]) for r in read_metrics(root / name)]
         )
         for name in TRAINING
     ]
@@ -236,7 +246,7 @@ def _report(root: Path, stages: Stages, held_out: Path) -> dict[str, Any]:
             scores=found,
             gallery=choose_gallery(list(runs.values())),
             referring=choose_referring(referring["referring"]),
-            versions=results["versions"],
+            versions=found_versions,
             settings={"checkpoint": assistant.checkpoint},
         ),
     )

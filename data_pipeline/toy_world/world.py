@@ -47,9 +47,9 @@ PAINTS: dict[str, Rgb] = {
 
 _ORDINARY_PAIRS = sorted({(c, s) for c in COLOURS for s in SHAPES} - HELD_OUT_PAIRS)
 _PICTURE_SIZES = ((96, 96), (96, 72), (72, 96))
-_PICTURE_SIZE_WEIGHTS = (70, 15, 15)
+_PICTURE_SIZE_WEIGHTS = (88, 6, 6)
 _WIDE_CELL = 32
-_SIDES = {"wide": {"small": 16, "large": 28}, "narrow": {"small": 12, "large": 20}}
+_SIDES = {"wide": {"small": 20, "large": 28}, "narrow": {"small": 12, "large": 20}}
 _PAINT_JITTER = 12
 _GRID = 4  # every box coordinate is a multiple of this many pixels
 # How many objects, and how often: a picture of one object teaches what things look like, one of

@@ -30,6 +30,11 @@ class DecoderConfig:
     rope_theta: float = 10000.0
 
 
+# Small beside what a block adds (its matrices keep variance), so that what attention finds is heard
+# from the first step on: with embeddings of 1, looking things up takes far longer to learn.
+EMBEDDING_STDDEV = 0.2
+
+
 class Cache(NamedTuple):
     """Keys and values of S positions for each layer; slot s holds position s."""
 
@@ -73,20 +78,19 @@ class DecoderBlock(nnx.Module):
         self.attention_norm = RmsNorm(*norm, config.norm_eps)
         self.mlp_norm = RmsNorm(*norm, config.norm_eps)
         std = embed**-0.5
-        depth = (2 * layers) ** -0.5  # GPT-2's: keeps the residual stream's variance near one
         q_axes = ("layers", "embed", "heads", "head_dim")
         kv_axes = ("layers", "embed", "kv_heads", "head_dim")
         self.q = normal(rngs, (layers, embed, heads, head_dim), q_axes, std)
         self.k = normal(rngs, (layers, embed, kv_heads, head_dim), kv_axes, std)
         self.v = normal(rngs, (layers, embed, kv_heads, head_dim), kv_axes, std)
         o_axes = ("layers", "heads", "head_dim", "embed")
-        o_std = depth * (heads * head_dim) ** -0.5
+        o_std = (heads * head_dim) ** -0.5
         self.o = normal(rngs, (layers, heads, head_dim, embed), o_axes, o_std)
         up_axes = ("layers", "embed", "mlp")
         self.gate = normal(rngs, (layers, embed, mlp), up_axes, std)
         self.up = normal(rngs, (layers, embed, mlp), up_axes, std)
         down_axes = ("layers", "mlp", "embed")
-        self.down = normal(rngs, (layers, mlp, embed), down_axes, depth * mlp**-0.5)
+        self.down = normal(rngs, (layers, mlp, embed), down_axes, mlp**-0.5)
 
     def __call__(
         self,
@@ -121,7 +125,7 @@ class Decoder(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         self.config = config
         axes = ("vocab", "embed")
-        self.embedding = normal(rngs, (config.vocab, config.embed), axes, 1.0)
+        self.embedding = normal(rngs, (config.vocab, config.embed), axes, EMBEDDING_STDDEV)
         self.blocks = DecoderBlock(config, rngs)
         self.norm = RmsNorm((config.embed,), ("embed",), config.norm_eps)
         self.unembedding = normal(rngs, (config.vocab, config.embed), axes, config.embed**-0.5)

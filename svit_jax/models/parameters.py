@@ -1,4 +1,4 @@
-"""One description of a parameter: shape, logical axes, initialiser. Init, shardings and loading use it."""
+"""One description of a parameter: shape, logical axes, initialiser; for init, shardings, loading."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -43,7 +43,7 @@ def flat_parameters(module: nnx.Module) -> dict[str, Any]:
 
 
 def with_parameters(module: M, parameters: Mapping[str, Any]) -> M:
-    """A module of the same structure that holds these parameters. Raises KeyError on a missing one."""
+    """The module with these parameters in place of its own. Raises KeyError on a missing one."""
     graphdef, state = nnx.split(module)
     filled = [
         (path, variable.replace(parameters["/".join(map(str, path))]))

@@ -45,9 +45,9 @@ class VisionConfig:
         return self.embed // self.heads
 
 
-# Ten times CLIP's own start, which had 400 million pictures to grow it: where a patch lies is then soon
-# as easy to tell as what it shows. Only training from scratch sees it.
-POSITION_STDDEV = 0.3
+# CLIP began with embed**-0.5 and had 400 million pictures to grow it. From here, where a patch lies
+# is soon as easy to tell as what it shows. Only training from scratch sees it.
+POSITION_STDDEV = 1.0
 
 
 class LayerNorm(nnx.Module):
@@ -129,6 +129,8 @@ class VisionTower(nnx.Module):
         self.patch_embedding = normal(
             rngs, (size, size, 3, embed), patch, (3 * size * size) ** -0.5
         )
+        # An even patch starts as nothing, so that the ground's colour does not drown what is on it.
+        self.patch_embedding[...] -= self.patch_embedding[...].mean((0, 1), keepdims=True)
         self.class_embedding = normal(rngs, (embed,), ("vision_embed",), embed**-0.5)
         self.position_embedding = normal(
             rngs, (config.patches + 1, embed), ("patches", "vision_embed"), POSITION_STDDEV
