@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -17,7 +18,11 @@ from data_pipeline.text.encode import encode_prompt
 from data_pipeline.text.templates import get_template
 from data_pipeline.text.tokenizer import Tokenizer
 from svit_jax.checkpoints.bundle import Bundle, read_bundle
-from svit_jax.checkpoints.manager import load_parameters, newest_checkpoint
+from svit_jax.checkpoints.manager import (
+    checkpoint_fingerprint,
+    load_parameters,
+    newest_checkpoint,
+)
 from svit_jax.evaluation.run import AnswerAll
 from svit_jax.inference.engine import Engine, Prompt
 from svit_jax.inference.sampler import GREEDY, Sampling
@@ -85,20 +90,24 @@ class Assistant:
     ) -> Iterator[str]:
         """Yields the greedy answer to each (picture, question), in order, batched by the engine.
         A picture of None is shown as a blank."""
-        prompts = [
-            self.prompt([Turn("human", f"{IMAGE_MARKER}\n{question}")], [image])
-            for image, question in questions
-        ]
-        for tokens in self.engine.generate(prompts, max_new_tokens):
-            yield self.tokenizer.decode(tokens).strip()
+        waiting = iter(questions)
+        # In groups, so that a benchmark's pictures are never all in memory at once; each is several
+        # batches long, for the engine to sort by length.
+        while group := list(itertools.islice(waiting, 8 * self.engine.batch_size)):
+            prompts = [
+                self.prompt([Turn("human", f"{IMAGE_MARKER}\n{question}")], [image])
+                for image, question in group
+            ]
+            for tokens in self.engine.generate(prompts, max_new_tokens):
+                yield self.tokenizer.decode(tokens).strip()
 
     def answerer(self, max_new_tokens: int) -> AnswerAll:
         """`answer_all` with a fixed length, as evaluation takes it."""
         return functools.partial(self.answer_all, max_new_tokens=max_new_tokens)
 
     def identity(self, max_new_tokens: int) -> str:
-        """What decides greedy answers: the checkpoint and the decoding limit."""
-        return f"{self.checkpoint} greedy {max_new_tokens}"
+        """What decides greedy answers: the checkpoint's content and the decoding limit."""
+        return f"{checkpoint_fingerprint(self.checkpoint)} greedy {max_new_tokens}"
 
     def stream(
         self,

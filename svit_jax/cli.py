@@ -416,7 +416,11 @@ def _eval(jobs: Any) -> None:
         )
         found = scores(runs)
         lines = [
-            f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
+            f"{name}: "
+            + (
+                ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
+                or f"no public truth; upload what is in {options.out}"
+            )
             for name, figures in found.items()
         ]
         show(options, found, "\n".join(lines))

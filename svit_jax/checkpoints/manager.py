@@ -17,7 +17,7 @@ from etils import epath
 from flax import traverse_util
 
 from data_pipeline.common.errors import UserError
-from data_pipeline.common.files import PathLike
+from data_pipeline.common.files import PathLike, file_sha256
 
 Flat = Mapping[str, Any]
 
@@ -99,6 +99,12 @@ def newest_checkpoint(workdir: PathLike) -> epath.Path:
             f"{folder} holds no checkpoint (no {steps}/<step>); give the workdir of a training run."
         )
     return steps / str(max(found))
+
+
+def checkpoint_fingerprint(checkpoint: PathLike) -> str:
+    """A hash that differs for different parameters: of the manifest that names their chunks by
+    content and place, so that no parameter is read."""
+    return file_sha256(epath.Path(checkpoint) / "parameters" / "manifest.ocdbt")
 
 
 def check_parameters(checkpoint: PathLike, abstract: Flat) -> None:

@@ -41,14 +41,20 @@ def evaluate(
         questions = benchmark.read(folder, images)
         answers = run_benchmark(benchmark, questions, answer, out, identity, blank)
         stem = f"{name}.blank" if blank else name
-        write_json(Path(out) / f"{stem}.scores.json", benchmark.score(questions, answers.texts))
         runs[name] = BenchmarkRun(benchmark, questions, answers.texts)
+        write_json(Path(out) / f"{stem}.scores.json", scores(runs)[name])
     return runs
 
 
 def scores(runs: Mapping[str, BenchmarkRun]) -> dict[str, dict[str, float]]:
-    """The official figures of each benchmark."""
-    return {name: run.benchmark.score(run.questions, run.answers) for name, run in runs.items()}
+    """The official figures of each benchmark; none where the truth is not public (a test split,
+    whose upload is for the benchmark's server)."""
+    return {
+        name: run.benchmark.score(run.questions, run.answers)
+        if all(question.truth is not None for question in run.questions)
+        else {}
+        for name, run in runs.items()
+    }
 
 
 def with_blind(

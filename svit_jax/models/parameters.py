@@ -1,4 +1,4 @@
-"""One description of a parameter: shape, logical axes, initialiser; for init, shardings, loading."""
+"""One description of a parameter: shape, logical axes, initialiser: for init, sharding, loading."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
