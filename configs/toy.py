@@ -1,9 +1,10 @@
 """The demo's three stages: `toy.py:scratch`, `toy.py:pretrain`, `toy.py:finetune`.
 
 No pretrained parts exist for a toy world, so `scratch` first trains tower, projector and decoder
-together, on descriptions. From there on it goes as on Vicuna and CLIP: `pretrain` (stage 1) begins
-with a new projector and trains it alone on captions; `finetune` (stage 2) trains decoder and
-projector on instructions, with the tower frozen.
+together, on descriptions. From there on it goes as on Vicuna and CLIP: `pretrain` (stage 1) trains
+the projector alone on captions, from what `scratch` made of it (so short a stage could not make a
+new one fit); `finetune` (stage 2) trains decoder and projector on instructions, with the tower
+frozen.
 """
 
 from ml_collections import ConfigDict
@@ -20,16 +21,15 @@ def get_config(stage: str = "finetune") -> ConfigDict:
     config.checkpoint.every = 200
     if stage == "scratch":
         config.optim.update(learning_rate=1.5e-3, rates=("tower/.*=2e-3",), trainable=(".*",))
-        config.train.steps = 1500
+        config.train.steps = 1800
     elif stage == "pretrain":
-        config.optim.update(learning_rate=2e-3, trainable=("projector/.*",))
+        config.optim.update(learning_rate=2e-4, trainable=("projector/.*",))
         config.data.template = "plain"
-        config.checkpoint.fresh = ("projector/.*",)
-        config.train.steps = 100
+        config.train.steps = 60
     elif stage == "finetune":
-        config.optim.update(learning_rate=1e-3, trainable=("projector/.*", "decoder/.*"))
+        config.optim.update(learning_rate=1.5e-3, trainable=("projector/.*", "decoder/.*"))
         config.data.update(batch_size=12, row_length=144, pictures_per_row=3)
-        config.train.steps = 1300
+        config.train.steps = 1700
     else:
         raise ValueError(f"there is no stage {stage!r}; choose scratch, pretrain or finetune")
     return config

@@ -2,6 +2,7 @@
 is a function that a user calls too, and every step can be interrupted and goes on."""
 
 import functools
+import itertools
 import platform
 import resource
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.annotations.annotate import annotate
+from data_pipeline.annotations.scene import read_scenes, write_scenes
 from data_pipeline.common.dialogue import Dialogue
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, content_hash, read_json, require_file, write_json
@@ -47,6 +49,10 @@ DATASETS = {
 }
 TRAINING = {"scratch": "descriptions", "pretrain": "captions", "finetune": "instructions"}
 LAST = "finetune"
+# Descriptions are of every picture, the other kinds of a core of them: most of what is left to
+# learn after the first stage is in short questions.
+CORE_PICTURES = 1500
+CORE_KINDS = ("conversation", "complex_reasoning", "referring_qa")
 # Of each kind, so many dialogues a picture: a few of those that the teacher gives are enough here.
 LIMITS = {"conversation": 1, "complex_reasoning": 1, "referring_qa": 2}
 PAIRS = 3
@@ -125,7 +131,17 @@ def versions() -> dict[str, str]:
 def run_demo(workdir: PathLike, config: str) -> None:
     """Runs the whole path in `workdir`, or goes on with it; writes report.html and results.json."""
     root = Path(workdir)
-    recipe = [WORLD, DATASETS, TRAINING, LIMITS, PAIRS, TOKENIZER_PIECES, PHRASES, PRESETS["toy"]]
+    recipe = [
+        WORLD,
+        DATASETS,
+        TRAINING,
+        CORE_PICTURES,
+        LIMITS,
+        PAIRS,
+        TOKENIZER_PIECES,
+        PHRASES,
+        PRESETS["toy"],
+    ]
     stages = Stages(
         root, {"config": require_file(config, "demo config").read_text(), "recipe": recipe}
     )
@@ -139,8 +155,7 @@ def run_demo(workdir: PathLike, config: str) -> None:
         "annotations",
         lambda: annotate(annotations, [train_world / "coco" / "captions_train2014.json"], scenes),
     )
-    unasked = frozenset(f"{colour} {shape}" for colour, shape in HELD_OUT_PAIRS)
-    stages.run("instructions", lambda: generate(scenes, raw, TemplateTeacher(unasked)))
+    stages.run("instructions", lambda: _generate(scenes, raw))
     stages.run("LLaVA format", lambda: _convert(raw, scenes, train_world / "vqa", rows))
     stages.run("records", lambda: _write_records(rows, images, data))
     stages.run("tokenizer", lambda: _train_tokenizer(data, tokenizer))
@@ -155,16 +170,24 @@ def run_demo(workdir: PathLike, config: str) -> None:
     print(f"report: {root / 'report.html'}")
 
 
+def _generate(scenes: Path, out: Path) -> None:
+    unasked = frozenset(f"{colour} {shape}" for colour, shape in HELD_OUT_PAIRS)
+    core = out / "core_scenes.jsonl"
+    write_scenes(core, itertools.islice(read_scenes(scenes), CORE_PICTURES))
+    generate(scenes, out / "all", TemplateTeacher(unasked), kinds=("detail_description",))
+    generate(core, out / "core", TemplateTeacher(unasked), kinds=CORE_KINDS)
+
+
 def _convert(raw: Path, scenes: Path, vqa: Path, out: Path) -> None:
     convert(
-        raw,
+        raw / "core",
         scenes,
         out / "svit.json",
-        kinds=("conversation", "complex_reasoning", "referring_qa"),
+        kinds=CORE_KINDS,
         limits=LIMITS,
         merge=("complex_reasoning", "referring_qa"),
     )
-    convert(raw, scenes, out / "details.json", kinds=("detail_description",))
+    convert(raw / "all", scenes, out / "details.json", kinds=("detail_description",))
     questions = vqa / "questions.json", vqa / "annotations.json"
     convert_vqa(*questions, out / "vqa.json", pairs_per_dialogue=PAIRS)
     caption_rows(scenes, out / "captions.json")

@@ -4,7 +4,6 @@ import random
 import re
 
 from data_pipeline.generation.ask import View, capital
-from data_pipeline.generation.ask_places import where_relative
 from data_pipeline.generation.facts import Facts, Thing
 from data_pipeline.generation.wording import a, be, count, joined, sentence
 
@@ -15,21 +14,27 @@ _CLAUSE = re.compile(r"\b(?:is|are|was|were|has|have|wears|line|lines)\b")
 
 def describe(facts: Facts, rng: random.Random) -> str:
     """An overview, then a sentence for each thing, then relations, then region phrases; at most
-    MOST_SENTENCES. Empty where the scene says nothing. Where every thing is known, they come in
-    reading order, each place before what is there: a reader, or a small model, learns where to look
-    before it must say what it sees."""
+    MOST_SENTENCES. Empty where the scene says nothing."""
     sentences = []
     if facts.exhaustive:
-        sentences.append(f"The image shows {count(len(facts.things), 'object')}.")
-        for thing in sorted(facts.things, key=lambda thing: thing.third):
-            here = f"In the {thing.cell} there {be(thing.name)}"
-            sentences.append(f"{here} {a(thing.full_label)}.")
-        relation = where_relative(View(facts), rng)
-        sentences += [relation[1]] if relation else []
+        sentences += _about_all(facts, rng)
     else:
         sentences += [sentence(facts.scene.captions[0])] if facts.scene.captions else []
         sentences += _about_many(facts, rng, bool(sentences))
     return " ".join(list(dict.fromkeys(sentences))[:MOST_SENTENCES])
+
+
+def _about_all(facts: Facts, rng: random.Random) -> list[str]:
+    """Every thing in reading order, either by place ("In the top left there is a large red ring.")
+    or by name, the place after it: so both ways to look are asked of a reader."""
+    things = sorted(facts.things, key=lambda thing: thing.third)
+    shown = f"The image shows {count(len(things), 'object')}"
+    if rng.random() < 0.5:
+        places = [f"In the {thing.cell} there {be(thing.name)}" for thing in things]
+        named = [a(thing.full_label) for thing in things]
+        return [f"{shown}.", *(f"{p} {n}." for p, n in zip(places, named, strict=True))]
+    listing = joined([a(thing.label) for thing in things])
+    return [f"{shown}: {listing}.", *(_about(facts, thing) for thing in things)]
 
 
 def _about_many(facts: Facts, rng: random.Random, introduced: bool) -> list[str]:
