@@ -51,11 +51,11 @@ TRAINING = {"scratch": "descriptions", "pretrain": "captions", "finetune": "inst
 LAST = "finetune"
 # Descriptions are of every picture, the other kinds of a core of them: most of what is left to
 # learn after the first stage is in short questions.
-CORE_PICTURES = 1500
+CORE_PICTURES = 1000
 CORE_KINDS = ("conversation", "complex_reasoning", "referring_qa")
 # Of each kind, so many dialogues a picture: a few of those that the teacher gives are enough here.
 LIMITS = {"conversation": 1, "complex_reasoning": 1, "referring_qa": 2}
-PAIRS = 3
+PAIRS = 2
 REFERRING_TOKENS, SHORT_TOKENS = 48, 12
 TOKENIZER_PIECES = 768
 STEMS = (

@@ -8,6 +8,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
@@ -120,17 +121,26 @@ class VisionBlock(nnx.Module):
         return shard(x, "pictures", "patches", "act_embed")
 
 
+def initial_patches(rngs: nnx.Rngs, size: int, embed: int) -> nnx.Param:
+    """Weights [patch y, patch x, colour, C] that sum to zero over a patch: an even patch starts
+    as nothing, so that the ground's colour does not drown what lies on it.
+
+    Each pixel's weights are those of another pixel, at random, with the sign turned. (Subtracting a
+    mean would round differently on different meshes, and initial weights must not.)
+    """
+    pixels = size * size
+    half = jax.random.normal(rngs.params(), ((pixels + 1) // 2, 3, embed))
+    half = (3 * pixels) ** -0.5 * half  # the fan-in is a patch's pixels and colours
+    places = np.random.default_rng(0).permutation(pixels)
+    weights = jnp.concatenate([half, -half])[places].reshape(size, size, 3, embed)
+    return nnx.Param(weights, logical_axes=(None, None, None, "vision_embed"))
+
+
 class VisionTower(nnx.Module):
     def __init__(self, config: VisionConfig, rngs: nnx.Rngs):
         size, embed = config.patch_size, config.embed
         self.config = config
-        patch = (None, None, None, "vision_embed")
-        # Stored as [patch y, patch x, colour, C]; the fan-in is the patch's pixel count.
-        self.patch_embedding = normal(
-            rngs, (size, size, 3, embed), patch, (3 * size * size) ** -0.5
-        )
-        # An even patch starts as nothing, so that the ground's colour does not drown what is on it.
-        self.patch_embedding[...] -= self.patch_embedding[...].mean((0, 1), keepdims=True)
+        self.patch_embedding = initial_patches(rngs, size, embed)
         self.class_embedding = normal(rngs, (embed,), ("vision_embed",), embed**-0.5)
         self.position_embedding = normal(
             rngs, (config.patches + 1, embed), ("patches", "vision_embed"), POSITION_STDDEV
