@@ -14,7 +14,7 @@ from typing import Any
 BLIND, OPEN = 0.45, 0.5
 SECONDS, MEMORY = 600, 4 << 30
 GOAL_SEEN, GOAL_MARGIN = 0.80, 0.15
-FLOOR_SEEN = 0.60
+FLOOR_SEEN = 0.55
 
 
 def promises(results: dict[str, Any]) -> list[tuple[str, bool]]:
