@@ -37,6 +37,7 @@ from svit_jax.evaluation.gallery import choose_gallery, choose_referring
 from svit_jax.evaluation.report import RunReport, StageReport, TrainingCurve, write_report
 from svit_jax.evaluation.run import evaluate, scores, with_blind
 from svit_jax.evaluation.summary import BenchmarkRun, summarise
+from svit_jax.host_memory import keep_freed_memory
 from svit_jax.models.presets import PRESETS
 from svit_jax.training.loop import train
 from svit_jax.training.telemetry import read_metrics
@@ -130,6 +131,7 @@ def versions() -> dict[str, str]:
 
 def run_demo(workdir: PathLike, config: str) -> None:
     """Runs the whole path in `workdir`, or goes on with it; writes report.html and results.json."""
+    keep_freed_memory()
     root = Path(workdir)
     recipe = [
         WORLD,
