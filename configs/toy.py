@@ -29,7 +29,7 @@ def get_config(stage: str = "finetune") -> ConfigDict:
     elif stage == "finetune":
         config.optim.update(learning_rate=1.2e-3, trainable=("projector/.*", "decoder/.*"))
         config.data.update(batch_size=12, row_length=144, pictures_per_row=4)
-        config.train.steps = 2000
+        config.train.steps = 2300
     else:
         raise ValueError(f"there is no stage {stage!r}; choose scratch, pretrain or finetune")
     return config
