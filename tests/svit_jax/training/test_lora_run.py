@@ -1,4 +1,4 @@
-"""A LoRA run from a base checkpoint: what it begins with, that it resumes exactly, that it answers."""
+"""A LoRA run from a base checkpoint: how it begins, that it resumes exactly, that it answers."""
 
 import dataclasses
 from pathlib import Path
