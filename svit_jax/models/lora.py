@@ -34,7 +34,7 @@ class LoraConfig:
     targets: tuple[str, ...] = tuple(PROJECTIONS)
 
 
-# A kernel's axes as they lie while it is used: gathered over the batch's devices, split over `tensor`.
+# A kernel's axes while it is used: gathered over the batch's devices, split over `tensor` still.
 _GATHERED = {
     "embed": "act_embed",
     "heads": "act_heads",
