@@ -70,7 +70,7 @@ class LowRank(nnx.Module):
             key = jax.random.fold_in(dropout, list(PROJECTIONS).index(self.name))
             kept = jax.random.bernoulli(key, 1 - config.dropout, x.shape)
             x = jnp.where(kept, x / (1 - config.dropout), 0).astype(x.dtype)
-        # The partitioner would rather move activations than a factor so small: it is told.
+        # Said, not left to the partitioner: the small factors are gathered, activations stay put.
         a = shard(self.a[...].astype(x.dtype), *self.inputs, None)
         b = shard(self.b[...].astype(x.dtype), None, *self.outputs)
         low = shard(jnp.einsum(self.down, x, a), "batch", "length", None)
