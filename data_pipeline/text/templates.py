@@ -127,7 +127,10 @@ def _render_dialogue(
     segments = []
     for number, turn in enumerate(turns):
         if turn.role == "gpt":
-            segments += [Segment("text", f" {turn.text}", loss=True), Segment("eos", loss=True)]
+            # An empty answer teaches nothing but to say nothing: it stands there, without loss.
+            if turn.text:
+                segments.append(Segment("text", f" {turn.text}", loss=True))
+            segments.append(Segment("eos", loss=bool(turn.text)))
             continue
         if number == 0:
             segments.append(Segment("text", f"{template.system} {template.human}:", "start"))
