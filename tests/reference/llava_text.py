@@ -127,9 +127,11 @@ def differences(conversation: Conversation) -> set[str]:
 
 _PIECES = [
     *["What", "is", "this", "a cat", "the", "It's", "Is", "User", "(0.125,", "0.5)", "[1, 2]"],
-    *[".", ",", "?", "!", ":", "-", "--", "'", '"', "\\", "\\n", "{}", "<", ">", "</", "<im", "</s"],
+    *[".", ",", "?", "!", ":", "-", "--", "'", '"', "\\", "\\n", "{}"],
+    *["<", ">", "</", "<im", "</s"],
     *["\n", "\n\n", "\t", "\r\n", " ", "  ", "   ", "\u00a0", "\u200b", "▁", "▁▁", "\u0301"],
-    *["é", "ß", "İ", "猫", "犬は", "עברית", "العربية", "हिन्दी", "🙂", "👩‍👩‍👧", "\ufeff", "\x00", "\x7f"],
+    *["é", "ß", "İ", "猫", "犬は", "עברית", "العربية", "हिन्दी"],
+    *["🙂", "👩\u200d👩\u200d👧", "\ufeff", "\x00", "\x7f"],
     *["USER:", "USER", "ASSISTANT", "ASSISTANT,", "system", "12345", "x" * 40],
 ]
 _EXOTIC = [" ASSISTANT: ", "ASSISTANT:", "</s>", "<s>", "<unk>", "<image>", "</s>USER: "]
@@ -161,7 +163,11 @@ def tricky_conversations(seed: int, count: int, longest: int = 14) -> list[Conve
                 markers = 2 if rng.random() < 0.03 else 1
                 for _ in range(markers):
                     texts[turn] = rng.choice(
-                        [f"<image>\n{texts[turn]}", f"{texts[turn]}\n<image>", f"<image>{texts[turn]}"]
+                        [
+                            f"<image>\n{texts[turn]}",
+                            f"{texts[turn]}\n<image>",
+                            f"<image>{texts[turn]}",
+                        ]
                     )
         if image and rng.random() < 0.03:
             texts[0] = "<image>"

@@ -47,7 +47,9 @@ def main() -> None:
     llama = pathlib.Path(sys.argv[1]) / "tokenizer.model"
     version = ".".join(transformers.__version__.split(".")[:2])
     if version not in ("4.31", "4.37"):
-        sys.exit(f"this is transformers {transformers.__version__}; 4.31 and 4.37 are the reference")
+        sys.exit(
+            f"this is transformers {transformers.__version__}; 4.31 and 4.37 are the reference"
+        )
     fixture = json.loads(FIXTURE.read_text()) if FIXTURE.exists() else {}
     for after_eos, legacy in (("legacy", True), (version, False)):
         correction = after_eos == "4.37"
