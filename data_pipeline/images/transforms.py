@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.images.statistics import PAD_COLOUR
@@ -22,6 +22,9 @@ beside the file's bytes is then 1.1 GB at most, for a picture of RGBA that is ne
 
 _SIDE_LIMIT = int(PIXEL_LIMIT**0.5)
 _STRIP_PIXELS = 1 << 24
+
+_PIXELS_PER_BYTE = 10_000
+"""More than a file can hold (a blank PNG of one bit a pixel: 1032 * 8), WebP's apart."""
 
 # Pillow would also open PostScript, PDF and dozens more, some of which run other programs.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
@@ -39,7 +42,8 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
     and CMYK pictures are converted, transparency is dropped, as `PIL.Image.convert` does.
 
     Raises BadRecordError, naming `name`, where the bytes are no JPEG, PNG, GIF, BMP or WebP, are
-    cut off or damaged, or claim a size beyond PIXEL_LIMIT.
+    cut off or damaged, or claim a size beyond PIXEL_LIMIT or beyond what they can hold. What a
+    well-formed file has too little of can't be seen: Pillow leaves it black, or grey in a JPEG.
     """
     return _decode(data, name, unconverted=False)
 
@@ -47,7 +51,7 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
 def _decode(data: bytes, name: str, unconverted: bool) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            _check_size(picture.size, name)
+            _check_size(picture, len(data), name)
             if unconverted and picture.mode in _UNCONVERTED_FILL:
                 picture.load()
                 return picture
@@ -61,20 +65,27 @@ def _decode(data: bytes, name: str, unconverted: bool) -> Image.Image:
         ) from None
     # Decoders answer hostile bytes with OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}" if data else "it is empty"
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"it begins with {data[:12]!r}" if data else "it is empty"
         raise BadRecordError(
             f"picture {name} ({len(data)} bytes) is not a whole JPEG, PNG, GIF, BMP or WebP file "
             f"({reason}); fetch it again or leave it out."
         ) from None
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
+def _check_size(picture: Image.Image, file_size: int, name: str) -> None:
+    width, height = picture.size
     # Padding makes a square of the long side, so the long side is what a small file can blow up.
-    if max(size) > _SIDE_LIMIT:
-        width, height = size
+    if max(width, height) > _SIDE_LIMIT:
         raise BadRecordError(
             f"picture {name} claims {width}x{height} pixels, more than the limit of "
             f"{_SIDE_LIMIT} a side; scale it down or leave it out."
+        )
+    if picture.format != "WEBP" and width * height > _PIXELS_PER_BYTE * file_size:
+        raise BadRecordError(
+            f"picture {name} claims {width}x{height} pixels, which {file_size} bytes can't hold; "
+            "fetch it again or leave it out."
         )
 
 

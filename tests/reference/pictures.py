@@ -64,5 +64,5 @@ def many_pictures(seed: int, count: int) -> Iterator[tuple[str, bytes]]:
         if number < len(SIZES):
             width, height = SIZES[number]
         else:
-            width, height = (int(2 ** rng.uniform(0, 9.7)) for _ in "xy")
+            width, height = (int(2 ** rng.uniform(3, 9.3)) for _ in "xy")
         yield f"{number}: {kind} {width}x{height}", picture_file(kind, width, height, number)
