@@ -112,6 +112,8 @@ def test_the_reference_masks_what_it_cant_split(model):
     assert labels("Is", "A </s> cat.") == (True, 0)
     assert labels("Is <unk>", "A cat.") == (True, 0)
     assert labels("Is", "A cat.", "Is") == (True, 0)
+    # Not masked: with a question that ends so, the loss begins inside it.
+    assert labels("Is ASSISTANT:", "A cat.") == (False, 4 + len(["▁A", "SS", "IST", "ANT", ":"]))
     # Not masked: an empty answer that a reply follows; the turns before that reply run together.
     assert labels("Is", "", "Is", "A cat.") == (False, 4)
 
