@@ -206,6 +206,12 @@ def test_bad_dialogues_say_what_is_wrong(small):
         encode_dialogue(turns("a", "b"), PLAIN, small, 3)
     with pytest.raises(UserError, match="no template 'v2'; choose one of v1"):
         get_template("v2")
+    # The type checker of the test run would refuse the value before the code sees it.
+    unchecked = getattr(get_template, "__wrapped__", get_template)
+    with pytest.raises(
+        UserError, match=r"'4\.3', which is unknown; choose one of legacy, 4\.31, 4"
+    ):
+        unchecked("v1", "4.3")
 
 
 def test_fingerprints_tell_templates_apart():
