@@ -208,9 +208,7 @@ def test_bad_dialogues_say_what_is_wrong(small):
         get_template("v2")
     # The type checker of the test run would refuse the value before the code sees it.
     unchecked = getattr(get_template, "__wrapped__", get_template)
-    with pytest.raises(
-        UserError, match=r"'4\.3', which is unknown; choose one of legacy, 4\.31, 4"
-    ):
+    with pytest.raises(UserError, match=r"'4\.3', which is unknown; choose one of legacy"):
         unchecked("v1", "4.3")
 
 
