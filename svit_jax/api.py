@@ -59,7 +59,7 @@ class Assistant:
         """A conversation that ends with the human's turn, as the engine takes it."""
         encoded = encode_prompt(
             turns,
-            get_template(self.bundle.template),
+            get_template(self.bundle.template, self.bundle.after_eos),
             self.tokenizer,
             self.bundle.model.vision.patches,
             has_picture=bool(images),

@@ -9,6 +9,11 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
+def note(text: str) -> None:
+    """A line on standard error that tears no bar."""
+    tqdm.write(text, file=sys.stderr)
+
+
 def progress_bar(total: int | None, description: str, unit: str = "it", initial: int = 0) -> tqdm:
     """A bar to `update` by hand; written to standard error, rarely when that is not a terminal."""
     interactive = sys.stderr.isatty()

@@ -6,6 +6,8 @@ says what its batch holds.
 
 import dataclasses
 import functools
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -21,11 +23,12 @@ from data_pipeline.common.files import (
     read_json,
     write_json,
 )
-from data_pipeline.common.progress import progress
+from data_pipeline.common.progress import note, progress
 from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.loading.packing import make_packed_plan, make_padded_plan
 from data_pipeline.loading.source import DialogueSource
-from data_pipeline.text.encode import measure_dialogue
+from data_pipeline.text.encode import Measured, measure_dialogue
+from data_pipeline.text.oddities import ODDITIES, find_oddities
 from data_pipeline.text.templates import Template
 from data_pipeline.text.tokenizer import Tokenizer
 
@@ -34,8 +37,15 @@ PlanKind = Literal["packed", "padded"]
 RECORD, DIALOGUE, TOKENS, PICTURES = range(4)
 """Columns of a plan's rows."""
 
-_FORMAT = 1
+_FORMAT = 2
 _META_FILE = "plan.json"
+
+_COUNTED = {
+    **ODDITIES,
+    "truncated": "cut off at the row's length",
+    "nothing_to_learn": "without a token to learn from",
+}
+_LEFT_OUT = Measured(0, 0, 0)
 
 
 @functools.lru_cache(maxsize=16)
@@ -99,27 +109,40 @@ class PlanInputs:
 @dataclasses.dataclass(frozen=True)
 class PlanStatistics:
     """fill: share of token places used. picture_occupancy: share of picture slots used, 0 without
-    slots. truncated: dialogues cut off at the row's length."""
+    slots. counts: dialogues by oddity, "truncated" and "nothing_to_learn" among them."""
 
     rows: int
     dialogues: int
-    truncated: int
     fill: float
     picture_occupancy: float
     dialogues_per_row: float
+    counts: Mapping[str, int]
+
+    def __str__(self) -> str:
+        """All of it in one line, oddities that are absent left out."""
+        odd = [f"{n} {_COUNTED[name]}" for name, n in self.counts.items() if n]
+        return "; ".join(
+            [
+                f"{self.dialogues} dialogues in {self.rows} rows",
+                f"{self.fill:.1%} of token places and {self.picture_occupancy:.1%} of picture "
+                "slots used",
+                *odd,
+            ]
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
     """R rows of up to S dialogues: (record, dialogue, tokens, pictures), padded with -1.
 
-    `truncated` counts dialogues cut off at the row's length. `path` is the file that `rows` is
-    memory-mapped from: such a plan travels to worker processes as its path alone.
+    `counts` says how many dialogues have each oddity (docs/data.md lists them), are cut off or
+    have nothing to learn. `path` is the file that `rows` is memory-mapped from: such a plan travels
+    to worker processes as its path alone.
     """
 
     inputs: PlanInputs
     rows: Int32[np.ndarray, "R S 4"]
-    truncated: int
+    counts: Mapping[str, int]
     path: str | None = None
 
     def __len__(self) -> int:
@@ -139,10 +162,10 @@ class Plan:
         return PlanStatistics(
             rows=len(self),
             dialogues=int(used.sum()),
-            truncated=self.truncated,
             fill=tokens / (len(self) * self.inputs.row_length),
             picture_occupancy=pictures / slots if slots else 0.0,
             dialogues_per_row=int(used.sum()) / len(self),
+            counts=self.counts,
         )
 
     def save(self, folder: PathLike) -> "Plan":
@@ -153,7 +176,7 @@ class Plan:
         root = epath.Path(folder)
         with open_atomic(root / f"rows-{self.inputs.identity}.npy", "wb") as file:
             np.save(file, self.rows)
-        meta = {"inputs": dataclasses.asdict(self.inputs), "truncated": self.truncated}
+        meta = {"inputs": dataclasses.asdict(self.inputs), "counts": dict(self.counts)}
         write_json(root / _META_FILE, {"identity": self.inputs.identity, **meta})
         return Plan.load(folder, self.inputs)
 
@@ -164,7 +187,8 @@ class Plan:
         path = epath.Path(folder) / _META_FILE
         meta = read_json(path, "plan")
         try:
-            found, truncated = PlanInputs(**meta["inputs"]), int(meta["truncated"])
+            found = PlanInputs(**meta["inputs"])
+            counts = {name: int(meta["counts"][name]) for name in _COUNTED}
             if found.identity != meta["identity"]:
                 raise ValueError("the identity belongs to other inputs or another version")
         except (KeyError, TypeError, ValueError) as error:
@@ -184,7 +208,7 @@ class Plan:
                 "another folder and make a new plan, which is a new run."
             )
         rows_path = str(path.parent / f"rows-{found.identity}.npy")
-        return cls(found, _map_rows(rows_path), truncated, rows_path)
+        return cls(found, _map_rows(rows_path), counts, rows_path)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "rows": None if self.path else self.rows}
@@ -245,31 +269,39 @@ def build_plan(
     inputs: PlanInputs,
     quarantine: Quarantine | None = None,
 ) -> Plan:
-    """Measures every dialogue, from the manifest alone, and decides the rows.
+    """Measures every dialogue, from the manifest alone, and decides the rows; says on standard
+    error what they hold.
 
     A dialogue that the template can't write goes to `quarantine` with its reason and is left out;
     without one its BadRecordError is raised. Raises UserError where a dialogue shows more pictures
     than a row has slots.
     """
     check_inputs(inputs, source, tokenizer, template)
-    tokens: list[list[int]] = []
-    pictures: list[list[int]] = []
+    sizes: list[list[Measured]] = []
+    counts: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
     entries = source.entries
     for entry in progress(entries, "measuring dialogues", total=len(entries), unit="record"):
-        sizes = []
+        has_picture = bool(entry.image_id)
+        sizes.append([])
         for dialogue in entry.dialogues:
+            size = _LEFT_OUT
             try:
                 size = measure_dialogue(
-                    dialogue.turns, template, tokenizer, inputs.patches, bool(entry.image_id)
+                    dialogue.turns, template, tokenizer, inputs.patches, has_picture
                 )
             except BadRecordError as error:
                 if quarantine is None:
                     raise BadRecordError(f"dialogue {dialogue.id}: {error}") from None
                 quarantine.add(dialogue.id, str(error))
-                size = (0, 0)
-            sizes.append(size)
-        tokens.append([n for n, _ in sizes])
-        pictures.append([m for _, m in sizes])
+            else:
+                counts.update(find_oddities(dialogue.turns, template, has_picture))
+                counts["truncated"] += size.tokens > inputs.row_length
+                counts["nothing_to_learn"] += size.first_target >= min(
+                    size.tokens, inputs.row_length
+                )
+            sizes[-1].append(size)
+    tokens = [[size.tokens for size in record] for record in sizes]
+    pictures = [[size.pictures for size in record] for record in sizes]
     make = make_packed_plan if inputs.kind == "packed" else make_padded_plan
     where = make(tokens, pictures, inputs.row_length, inputs.pictures_per_row, inputs.seed)
     rows = np.full((*where.shape[:2], 4), -1, np.int32)
@@ -278,8 +310,10 @@ def build_plan(
     at = [(record, dialogue) for record, dialogue in where[used].tolist()]
     rows[used, TOKENS] = [min(tokens[i][j], inputs.row_length) for i, j in at]
     rows[used, PICTURES] = [pictures[i][j] for i, j in at]
-    truncated = sum(n > inputs.row_length for record in tokens for n in record)
-    return Plan(inputs, rows, truncated)
+    plan = Plan(inputs, rows, dict(counts))
+    left_out = f"; {len(quarantine)} left out ({quarantine.path})" if quarantine else ""
+    note(f"plan: {plan.statistics()}{left_out}")
+    return plan
 
 
 def check_inputs(

@@ -16,8 +16,8 @@ class Encoded:
     """n tokens of one dialogue with `pictures` pictures of P patch tokens each.
 
     tokens: ids, bos first; a picture's P places carry the pad id.
-    loss_weights: 1 on every token of a reply and on its eos, else 0; belongs to tokens[t] as the
-      thing predicted from t-1, so it is 0 at t = 0.
+    loss_weights: 1 on every token of a reply and on its eos, unless the reply is empty, else 0;
+      belongs to tokens[t] as the thing predicted from t-1, so it is 0 at t = 0.
     vision_index: -1 for text, else m * P + p for patch p of the dialogue's picture m.
     pictures: how many the dialogue shows, cut-off ones too.
     truncated: whether tokens were cut off at the length limit.
@@ -105,16 +105,31 @@ def encode_prompt(
     return _encode(segments, template, tokenizer, patches, max_length=None)
 
 
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Sizes of one dialogue. `first_target` is the place of the first token with loss, `tokens`
+    where there is none."""
+
+    tokens: int
+    pictures: int
+    first_target: int
+
+
 def measure_dialogue(
     turns: Sequence[Turn],
     template: Template,
     tokenizer: Tokenizer,
     patches: int,
     has_picture: bool = True,
-) -> tuple[int, int]:
-    """(tokens, pictures) that `encode_dialogue` would give without a limit, making no arrays."""
-    segments = render(turns, template, has_picture)
-    pictures = sum(segment.kind == "image" for segment in segments)
-    texts = (segment for segment in segments if segment.kind != "image")
-    tokens = 1 + pictures * patches + sum(len(_ids(text, template, tokenizer)) for text in texts)
-    return tokens, pictures
+) -> Measured:
+    """The sizes of what `encode_dialogue` would give without a limit, making no arrays."""
+    tokens, pictures, first_target = 1, 0, None
+    for segment in render(turns, template, has_picture):
+        if segment.loss and first_target is None:
+            first_target = tokens
+        if segment.kind == "image":
+            pictures += 1
+            tokens += patches
+        else:
+            tokens += len(_ids(segment, template, tokenizer))
+    return Measured(tokens, pictures, tokens if first_target is None else first_target)

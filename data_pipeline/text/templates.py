@@ -8,7 +8,7 @@ start: the joined ids are those of the whole chunk encoded at once, as the refer
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from data_pipeline.common.dialogue import IMAGE_MARKER, Turn
 from data_pipeline.common.errors import BadRecordError, UserError
@@ -59,9 +59,13 @@ TEMPLATES = {"v1": V1, "vicuna_v1": V1, "llava_v1": LLAVA_V1, "plain": PLAIN}
 
 
 def get_template(name: str, after_eos: AfterEos = "4.31") -> Template:
-    """The template of that name. Raises UserError naming the known ones."""
+    """The template of that name, with that way to read a later "USER". Raises UserError where
+    either is unknown, naming the known ones."""
     if name not in TEMPLATES:
         raise UserError(f"there is no template {name!r}; choose one of {', '.join(TEMPLATES)}.")
+    if after_eos not in get_args(AfterEos):
+        known = ", ".join(get_args(AfterEos))
+        raise UserError(f"after_eos is {after_eos!r}, which is unknown; choose one of {known}.")
     return dataclasses.replace(TEMPLATES[name], after_eos=after_eos)
 
 
@@ -127,7 +131,10 @@ def _render_dialogue(
     segments = []
     for number, turn in enumerate(turns):
         if turn.role == "gpt":
-            segments += [Segment("text", f" {turn.text}", loss=True), Segment("eos", loss=True)]
+            # An empty answer teaches nothing but to say nothing: it stands there, without loss.
+            if turn.text:
+                segments.append(Segment("text", f" {turn.text}", loss=True))
+            segments.append(Segment("eos", loss=bool(turn.text)))
             continue
         if number == 0:
             segments.append(Segment("text", f"{template.system} {template.human}:", "start"))

@@ -13,6 +13,8 @@ from svit_jax.models.lora import LoraConfig
 from svit_jax.models.svit import SvitConfig
 from svit_jax.models.vision_tower import VisionConfig
 
+AfterEos = Literal["legacy", "4.31", "4.37"]
+
 MODEL_FILE, TOKENIZER_FILE = "model.json", "tokenizer.model"
 
 
@@ -24,6 +26,7 @@ class Bundle:
     template: str
     image_mode: Literal["pad", "crop"]
     tokenizer: str
+    after_eos: AfterEos = "4.31"
 
 
 def write_bundle(
@@ -32,12 +35,14 @@ def write_bundle(
     template: str,
     image_mode: Literal["pad", "crop"],
     tokenizer: PathLike,
+    after_eos: AfterEos = "4.31",
 ) -> None:
     """Writes both files; `tokenizer` is the SentencePiece model to copy."""
     folder = epath.Path(workdir)
     with open_atomic(folder / TOKENIZER_FILE, "wb") as file:
         file.write(epath.Path(tokenizer).read_bytes())
-    content = {"template": template, "image_mode": image_mode, **dataclasses.asdict(model)}
+    prepared = {"template": template, "after_eos": after_eos, "image_mode": image_mode}
+    content = {**prepared, **dataclasses.asdict(model)}
     write_json(folder / MODEL_FILE, content)
 
 
@@ -57,7 +62,12 @@ def read_bundle(workdir: PathLike) -> Bundle:
             LoraConfig(**lora) if lora else None,
         )
         return Bundle(
-            model, content["template"], content["image_mode"], str(folder / TOKENIZER_FILE)
+            model,
+            content["template"],
+            content["image_mode"],
+            str(folder / TOKENIZER_FILE),
+            # Files of older releases lack it: they were trained with the default.
+            content.get("after_eos", "4.31"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(

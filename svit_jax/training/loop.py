@@ -23,7 +23,7 @@ from data_pipeline.images.transforms import AspectMode
 from data_pipeline.loading.pipeline import ImageSpec, Loaded, make_loader
 from data_pipeline.loading.plan import Plan, PlanKind, build_plan, plan_inputs
 from data_pipeline.records.source import RecordSource, open_records
-from data_pipeline.text.templates import Template, get_template
+from data_pipeline.text.templates import AfterEos, Template, get_template
 from data_pipeline.text.tokenizer import Tokenizer
 from svit_jax.batch import BatchPlacement, batch_shapes
 from svit_jax.checkpoints.bundle import write_bundle
@@ -57,6 +57,7 @@ class DataConfig:
     pictures_per_row: int
     split: str = "train"
     template: str = "v1"
+    after_eos: AfterEos = "4.31"
     plan: PlanKind = "packed"
     image_mode: AspectMode = "pad"
     workers: int = 0
@@ -132,7 +133,7 @@ class Inputs:
                 f"tokenizer {data.tokenizer} has {tokenizer.vocab_size} pieces, more than "
                 f"model.decoder.vocab={config.model.decoder.vocab}; raise that key."
             )
-        template = get_template(data.template)
+        template = get_template(data.template, data.after_eos)
         inputs = plan_inputs(
             source,
             tokenizer,
@@ -216,7 +217,9 @@ def train(
     inputs = Inputs.open(config, workdir, keep_plan=owned)
     steps = total_steps(config, inputs.plan)
     data = config.data
-    write_bundle(workdir, config.model, data.template, data.image_mode, data.tokenizer)
+    write_bundle(
+        workdir, config.model, data.template, data.image_mode, data.tokenizer, data.after_eos
+    )
     mesh = make_mesh(config.mesh)
     with Checkpoints(workdir / "checkpoints", config.checkpoint.keep) as checkpoints:
         start = checkpoints.latest_step() or 0

@@ -11,7 +11,7 @@ import svit_jax
 from data_pipeline.common.dialogue import Turn
 from data_pipeline.common.errors import UserError
 from data_pipeline.text.encode import encode_prompt
-from data_pipeline.text.templates import V1
+from data_pipeline.text.templates import V1, get_template
 from svit_jax.api import Assistant
 from svit_jax.chat import HELP, converse
 from svit_jax.inference.engine import Engine
@@ -42,6 +42,16 @@ def test_prompt_is_the_training_template(assistant, picture):
     # A blank is of the padding's colour, CLIP's mean.
     blank = assistant.picture(None)
     assert blank.shape == (size, size, 3) and set(blank.reshape(-1, 3)[0]) == {122, 116, 104}
+
+
+@pytest.mark.parametrize("after_eos", ["legacy", "4.31", "4.37"])
+def test_later_turns_are_tokenised_as_in_training(assistant, after_eos):
+    said = [Turn("human", "What is this?"), Turn("gpt", "A circle."), Turn("human", "Sure?")]
+    bundle = dataclasses.replace(assistant.bundle, after_eos=after_eos)
+    prompt = dataclasses.replace(assistant, bundle=bundle).prompt(said, [])
+    template = get_template("v1", after_eos)
+    encoded = encode_prompt(said, template, assistant.tokenizer, bundle.model.vision.patches)
+    np.testing.assert_array_equal(prompt.tokens, encoded.tokens)
 
 
 def test_answer_is_the_same_however_it_is_asked(assistant, picture):

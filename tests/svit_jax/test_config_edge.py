@@ -122,6 +122,8 @@ def test_literal_choices_are_listed(load):
         run_config(load(FINETUNE, *DATA, "data.plan=packd"))
     with pytest.raises(UserError, match=r"'data\.image_mode' is 'square'.*pad.*crop"):
         run_config(load(FINETUNE, *DATA, "data.image_mode=square"))
+    with pytest.raises(UserError, match=r"'data\.after_eos' is '4\.3'.*legacy.*4\.31.*4\.37"):
+        run_config(load(FINETUNE, *DATA, "data.after_eos=4.3"))
 
 
 @pytest.mark.parametrize("key", ["data.train", "data.tokenizer", "optim.trainable"])

@@ -1,6 +1,10 @@
 import io
+import json
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,16 +166,57 @@ def test_broken_files_are_bad_records_with_one_sentence(data):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts and limits memory as Linux does")
+def test_hostile_files_are_refused_in_bounded_memory():
+    """In a process of its own, whose address space is limited and whose peak is its own."""
+    program = Path(__file__).with_name("hostile_pictures.py")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    accepted = {name for name, answer, *_ in rows if answer == "(336, 336, 3)"}
+    assert accepted == {
+        "png with more pixels than it says",
+        "gif of 400 frames",
+        "png of 9000x9000, half",
+    }
+    assert len(rows) >= 20
+    for name, answer, risen, _ in rows:
+        assert answer.startswith(f"picture {name} ") or name in accepted
+        assert risen < (700 if name == "png of 9000x9000, half" else 64), name
+
+
 @pytest.mark.parametrize("size", [(20_000, 20_000), (60_000, 400), (9_460, 9_460)])
 def test_decompression_bombs_are_refused_before_decoding(size):
     with pytest.raises(BadRecordError, match=r"picture bomb"):
         transforms.decode_picture(claim_png_size(PNG, *size), "bomb")
 
 
-def test_slivers_are_refused():
-    data = encode(np.zeros((1, 201, 3), np.uint8))
-    with pytest.raises(BadRecordError, match="201x1 pixels, a sliver"):
-        transforms.prepare(data, 336, "crop", "sliver")
+@pytest.mark.parametrize(("width", "height"), [(5000, 10), (10, 5000), (1, 9_000), (9_000, 1)])
+def test_a_sliver_is_cut_as_if_it_were_resized_whole(width, height):
+    image = Image.fromarray(synthetic_pixels(width, height))
+    size = 24
+    long = int(size * max(width, height) / min(width, height))
+    whole = image.resize((long, size) if width > height else (size, long), Image.Resampling.BICUBIC)
+    left, top = ((side - size) // 2 for side in whole.size)
+    expected = np.asarray(whole.crop((left, top, left + size, top + size)))
+    np.testing.assert_array_equal(np.asarray(transforms.resize_and_crop(image, size)), expected)
+
+
+def test_a_strip_at_a_time_gives_the_same_pixels(monkeypatch):
+    image = Image.fromarray(synthetic_pixels(10, 300))
+    whole = np.asarray(transforms.resize_and_crop(image, 24))
+    monkeypatch.setattr(transforms, "_STRIP_PIXELS", 5 * 720)
+    np.testing.assert_array_equal(np.asarray(transforms.resize_and_crop(image, 24)), whole)
+
+
+def test_padding_a_palette_before_it_is_rgb():
+    """The reference's canvas has the padding's colour for its palette, and nothing else."""
+    indices = np.array([[0, 1, 2, 0], [3, 0, 1, 1]], np.uint8)
+    image = Image.frombytes("P", (4, 2), indices.tobytes())
+    image.putpalette(list(range(10, 22)))
+    expected = np.zeros((4, 4, 3), np.uint8)
+    expected[[0, 3]] = (122, 116, 104)
+    expected[1:3][indices == 0] = (122, 116, 104)
+    np.testing.assert_array_equal(np.asarray(transforms.pad_to_square(image)), expected)
 
 
 def test_an_unknown_mode_is_a_user_error():

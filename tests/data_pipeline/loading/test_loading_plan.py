@@ -82,7 +82,7 @@ def test_statistics(source, tokenizer, inputs):
     ]
     found = plan.statistics()
     assert found.dialogues == len(sizes)
-    assert found.truncated == sum(len(e.tokens) > 60 for e in sizes) > 0
+    assert found.counts["truncated"] == sum(len(e.tokens) > 60 for e in sizes) > 0
     assert found.fill == pytest.approx(
         sum(min(len(e.tokens), 60) for e in sizes) / (60 * found.rows)
     )
@@ -90,6 +90,55 @@ def test_statistics(source, tokenizer, inputs):
         sum(e.pictures for e in sizes) / (M * found.rows)
     )
     assert found.dialogues_per_row == pytest.approx(len(sizes) / found.rows)
+
+
+def test_oddities_are_counted_said_and_kept(tokenizer, tmp_path, capfd):
+    def dialogue(name, *texts):
+        roles = ("human", "gpt") * len(texts)
+        return Dialogue(name, tuple(map(Turn, roles, texts)))
+
+    picture, *_ = make_source(1).records
+    marker = "<image>\n"
+    pictured = (
+        dialogue("plain", f"{marker}What?", "A cat."),
+        dialogue("long", f"{marker}What?", "A cat. " * T),
+        dialogue("late", marker + "What? " * T, "A cat."),
+        dialogue("empty", f"{marker}What?", ""),
+        dialogue("role", f"{marker}What?", "Say ASSISTANT: yes."),
+    )
+    text_only = (
+        dialogue("marker", "What is <image>?", "A marker."),
+        dialogue("special", "What is </s>?", "An end."),
+        dialogue("torn", "What?", "A cat.", "Where?"),
+        dialogue("mute", "", "Hello."),
+    )
+    source = MemorySource(
+        (
+            dataclasses.replace(picture, dialogues=pictured),
+            *(
+                dataclasses.replace(picture, image_id="", image=None, dialogues=(d,))
+                for d in text_only
+            ),
+        )
+    )
+    inputs = plan_inputs(source, tokenizer, V1, patches=P, row_length=T, pictures_per_row=M, seed=0)
+    counts = build_plan(source, tokenizer, V1, inputs).save(tmp_path).statistics().counts
+    assert counts == {
+        "text_only": 4,
+        "empty_answer": 1,
+        "empty_question": 1,
+        "unanswered_question": 1,
+        "role_in_text": 1,
+        "special_token_in_text": 1,
+        "marker_in_text": 1,
+        "several_pictures_in_a_turn": 0,
+        "truncated": 2,
+        "nothing_to_learn": 2,
+    }
+    assert json.loads((tmp_path / "plan.json").read_text())["counts"] == counts
+    said = capfd.readouterr().err
+    assert "9 dialogues in" in said and "2 cut off at the row's length" in said
+    assert "several <image>" not in said
 
 
 def test_padded_has_one_dialogue_a_row(source, tokenizer, inputs):
@@ -103,7 +152,7 @@ def test_saved_and_loaded(plan, inputs, tmp_path):
     for other in (kept, Plan.load(tmp_path), pickle.loads(pickle.dumps(kept))):
         assert isinstance(other.rows, np.memmap)
         np.testing.assert_array_equal(other.rows, plan.rows)
-        assert (other.inputs, other.truncated) == (inputs, plan.truncated)
+        assert (other.inputs, other.counts) == (inputs, plan.counts)
     assert len(pickle.dumps(kept)) < 2000
     in_memory = pickle.loads(pickle.dumps(plan))
     np.testing.assert_array_equal(in_memory.rows, plan.rows)

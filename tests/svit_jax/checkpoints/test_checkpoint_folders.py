@@ -127,11 +127,20 @@ def test_relative_folders(saved, make_run, monkeypatch):
 
 def test_bundle_round_trips(make_run, tiny_data, tmp_path):
     model = make_run("finetune").model
-    write_bundle(tmp_path, model, "plain", "crop", tiny_data.tokenizer)
+    write_bundle(tmp_path, model, "plain", "crop", tiny_data.tokenizer, "legacy")
     bundle = read_bundle(tmp_path)
     assert bundle.model == model and (bundle.template, bundle.image_mode) == ("plain", "crop")
+    assert bundle.after_eos == "legacy"
     assert (tmp_path / "tokenizer.model").read_bytes() == tiny_data.tokenizer.read_bytes()
     assert bundle.tokenizer == str(tmp_path / "tokenizer.model")
+
+
+def test_a_bundle_of_before_after_eos_has_the_default(make_run, tiny_data, tmp_path):
+    write_bundle(tmp_path, make_run("finetune").model, "v1", "pad", tiny_data.tokenizer, "4.37")
+    content = json.loads((tmp_path / "model.json").read_text())
+    del content["after_eos"]
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    assert read_bundle(tmp_path).after_eos == "4.31"
 
 
 @pytest.mark.parametrize("content", [[], {}, {"vision": 3}, {"vision": {"colour": 1}}, "text"])
