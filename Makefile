@@ -2,18 +2,22 @@ PYTHON = python3
 WORKDIR = demo_run
 BIN := .venv/bin
 
-.PHONY: demo test slow-test lint bench test-latest environment test-environment clean
+.PHONY: demo test slow-test parity lint bench test-latest environment test-environment clean
 .NOTPARALLEL:
 
 demo: environment
 	@$(BIN)/svit demo --workdir $(WORKDIR)
 
 test: test-environment
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -m "not slow" --ignore=tests/parity
 
 # pytest exits with 5 where no test has the mark.
 slow-test: test-environment
-	@$(BIN)/python -m pytest -q -m slow || test $$? -eq 5
+	@$(BIN)/python -m pytest -q -m slow --ignore=tests/parity || test $$? -eq 5
+
+# Against the PyTorch code: tests/parity.
+parity:
+	@$(PYTHON) .ci/parity.py
 
 lint: test-environment
 	@$(BIN)/ruff check .

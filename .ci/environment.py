@@ -1,6 +1,6 @@
 """Makes a virtual environment with this project in it, or says at once that it stands there.
 
-    python3 .ci/environment.py FOLDER [--extra NAME] [--newest]
+    python3 .ci/environment.py FOLDER [--extra NAME ...] [--newest]
 
 The file FOLDER/installed.json says what was installed for; it is written last and taken away
 before anything is changed, so a setup that was interrupted is noticed, and made anew: pip can't
@@ -25,7 +25,9 @@ PIP = ("install", "--no-compile", "--disable-pip-version-check", "--no-input", "
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", help="the environment's folder, relative to the repository")
-    parser.add_argument("--extra", help="an extra of pyproject.toml to install too")
+    parser.add_argument(
+        "--extra", nargs="+", default=[], help="extras of pyproject.toml to install too"
+    )
     parser.add_argument("--newest", action="store_true", help="raise all packages to their newest")
     options = parser.parse_args()
     # Old versions must get as far as this line: nothing above it may be newer than they are.
@@ -39,8 +41,8 @@ def main():
     prepare(os.path.join(ROOT, options.folder), options.extra, options.newest)
 
 
-def prepare(folder, extra, newest):
-    """The environment in `folder` holds the project, editable, and the extra where one is named."""
+def prepare(folder, extras, newest):
+    """The environment in `folder` holds the project, editable, with at least these extras."""
     import tomllib
 
     stamp = os.path.join(folder, "installed.json")
@@ -54,7 +56,7 @@ def prepare(folder, extra, newest):
         "project": hashlib.sha256(json.dumps(needs, sort_keys=True).encode()).hexdigest(),
     }
     found = read_stamp(stamp)
-    extras = set(found.get("extras", ())) | ({extra} if extra else set())
+    extras = set(found.get("extras", ())) | set(extras)
     usable = found.get("place") == wanted["place"] and os.path.exists(python_of(folder))
     current = usable and found["project"] == wanted["project"]
     if current and extras == set(found["extras"]) and not newest:

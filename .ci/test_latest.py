@@ -30,7 +30,7 @@ def main():
     run([*make, FOLDER, "--extra", "test", "--newest"])
     python = os.path.join(FOLDER, "bin", "python")
     run([python, "-c", "import jax; print('test-latest: jax', jax.__version__)"])
-    run([python, "-m", "pytest", "-q", "-m", "not slow"])
+    run([python, "-m", "pytest", "-q", "-m", "not slow", "--ignore=tests/parity"])
 
 
 def run(command):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from data_pipeline.loading.batch import Batch
+from svit_jax.batch import Batch
 from svit_jax.models.svit import Compute, Svit
 
 

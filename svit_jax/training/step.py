@@ -6,7 +6,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from data_pipeline.loading.batch import Batch
+from svit_jax.batch import Batch
 from svit_jax.models.svit import Compute
 from svit_jax.sharding.rules import Rules, active_rules
 from svit_jax.training.objective import Sums, batch_sums
