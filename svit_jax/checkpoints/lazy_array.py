@@ -45,7 +45,7 @@ def read_span(path: PathLike, offset: int, dtype: np.dtype, count: int) -> np.nd
     """`count` values from one place of a file, in memory of their own. A memory map would be
     simpler, but its pages count as the process's own: a checkpoint read once would fill memory."""
     array = np.empty(count, dtype)
-    target = memoryview(array.view(np.uint8))
+    target = array.view(np.uint8).data
     with open(path, "rb", buffering=0) as file:
         file.seek(offset)
         done = 0

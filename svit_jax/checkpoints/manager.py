@@ -107,13 +107,21 @@ def checkpoint_fingerprint(checkpoint: PathLike) -> str:
     return file_sha256(epath.Path(checkpoint) / "parameters" / "manifest.ocdbt")
 
 
-def check_parameters(checkpoint: PathLike, abstract: Flat) -> None:
-    """Raises one UserError that lists every missing, unused and misshapen parameter."""
+def stored_shapes(checkpoint: PathLike) -> dict[str, Any]:
+    """Path -> shape and dtype of what one checkpoint folder holds; nothing is read but that."""
     folder = _rooted(checkpoint) / "parameters"
     with ocp.StandardCheckpointer() as reader:
         metadata = reader.metadata(folder)
     tree = getattr(metadata, "item_metadata", metadata)
-    stored = _flatten(getattr(tree, "tree", tree))
+    return {
+        path: jax.ShapeDtypeStruct(tuple(found.shape), found.dtype)
+        for path, found in _flatten(getattr(tree, "tree", tree)).items()
+    }
+
+
+def check_parameters(checkpoint: PathLike, abstract: Flat) -> None:
+    """Raises one UserError that lists every missing, unused and misshapen parameter."""
+    stored = stored_shapes(checkpoint)
     problems = []
     for path in sorted(abstract.keys() - stored.keys()):
         near = difflib.get_close_matches(path, stored, n=1)
@@ -133,7 +141,8 @@ def check_parameters(checkpoint: PathLike, abstract: Flat) -> None:
 
 
 def load_parameters(checkpoint: PathLike, abstract: Flat) -> dict[str, jax.Array]:
-    """The parameters of one checkpoint folder, each placed straight into its own sharding."""
+    """The parameters of one checkpoint folder, each placed straight into its own sharding and cast
+    to its own dtype."""
     check_parameters(checkpoint, abstract)
     with ocp.StandardCheckpointer() as reader:
         return _flatten(reader.restore(_rooted(checkpoint) / "parameters", _nest(abstract)))

@@ -75,9 +75,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _entry(
-    path: PathLike, name: str, entry: Any
-) -> tuple[np.dtype, tuple[int, ...], int, int]:
+def _entry(path: PathLike, name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
     try:
         dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
         begin, end = entry["data_offsets"]
@@ -139,7 +137,7 @@ class SafetensorsWriter:
         assert (array.shape, array.dtype) == (expected.shape, expected.dtype), name
         with open(self._path, "r+b", buffering=0) as file:
             file.seek(self._start + offset)
-            rest = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
             while rest:
                 rest = rest[file.write(rest) :]
 

@@ -56,9 +56,7 @@ class _View:
     stride: tuple[int, ...]
 
 
-def _rebuild_tensor(
-    storage: Any, offset: Any, shape: Any, stride: Any, *_: Any
-) -> _View:
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> _View:
     numbers = (offset, *shape, *stride)
     if (
         not isinstance(storage, _Storage)
@@ -171,8 +169,11 @@ def _tensor(path: PathLike, name: str, view: _View, entry: zipfile.ZipInfo | Non
     if any(stride == 0 for size, stride in zip(view.shape, view.stride, strict=True) if size > 1):
         raise _damaged(path, f"{name} repeats its elements")
     empty = 0 in view.shape
-    extent = 0 if empty else 1 + sum(
-        (size - 1) * stride for size, stride in zip(view.shape, view.stride, strict=True)
+    extent = (
+        0
+        if empty
+        else 1
+        + sum((size - 1) * stride for size, stride in zip(view.shape, view.stride, strict=True))
     )
     if view.offset + extent > storage.count or math.prod(view.shape) > extent:
         raise _damaged(path, f"{name} of shape {view.shape} reaches past its bytes")
