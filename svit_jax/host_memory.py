@@ -1,6 +1,7 @@
-"""The C library's heap, set for steps that run on the CPU."""
+"""The C library's heap: kept for steps that run on the CPU, given back by conversions."""
 
 import ctypes
+import gc
 import platform
 
 # Names and meanings: mallopt(3); M_ARENA_MAX is in malloc.h since glibc 2.10.
@@ -22,3 +23,14 @@ def keep_freed_memory() -> bool:
     settings = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER, _TOP_PAD: _GROWTH}
     taken = [mallopt(name, value) for name, value in settings.items()]
     return all(taken)
+
+
+def return_freed_memory() -> None:
+    """Gives the kernel back what this process has freed, so that the largest array that passes, not
+    the sum of all, decides how large it grows.
+
+    Orbax leaves arrays in reference cycles, and glibc keeps what it freed in its threads' heaps.
+    """
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

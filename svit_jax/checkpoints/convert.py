@@ -130,7 +130,7 @@ def _whole_folder(target: PathLike) -> Iterator[Path]:
 
 @contextmanager
 def _progress(model: Portable, name: str) -> Iterator[Callable[[int], None]]:
-    total = sum(x.nbytes for x in model.parameters.values())
+    total = sum(x.nbytes for x in (*model.parameters.values(), *model.unused.values()))
     with progress_bar(total, Path(name).name, "B") as bar:
         bar.unit_scale = True
 

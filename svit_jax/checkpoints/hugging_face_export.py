@@ -23,6 +23,7 @@ from svit_jax.checkpoints.key_tables import LLAVA, LLAVA_HF, RULE_OF_PATH, Layou
 from svit_jax.checkpoints.lazy_array import LazyArray
 from svit_jax.checkpoints.portable import EXTRA_ROWS, TOWER_PREFIX, Portable, Progress, local_name
 from svit_jax.checkpoints.safetensors import ShardedWriter
+from svit_jax.host_memory import return_freed_memory
 
 _ROW_MULTIPLE = 64  # llava-hf pads its vocabulary to one
 
@@ -157,6 +158,7 @@ def _write_weights(
             writer.write(key, piece)
             progress(target.nbytes)
         del whole, piece
+        return_freed_memory()
     for key, tensor in rest.items():
         writer.write(key, tensor.read())
         progress(tensor.nbytes)

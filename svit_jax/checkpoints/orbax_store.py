@@ -3,10 +3,10 @@
 import os
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import orbax.checkpoint.experimental.v1 as ocp_v1
@@ -15,6 +15,7 @@ from flax import traverse_util
 from svit_jax.checkpoints.lazy_array import LazyArray
 from svit_jax.checkpoints.manager import stored_shapes
 from svit_jax.checkpoints.portable import Progress
+from svit_jax.host_memory import return_freed_memory
 
 # A chunk is a layer or less: small enough to be read for one shard, large enough to be fast.
 _CHUNK_BYTES = 64 * 1024 * 1024
@@ -33,6 +34,7 @@ def write_parameters(folder: Path, parameters: Mapping[str, LazyArray], progress
             tree = traverse_util.unflatten_dict({path: parameter.read()}, sep="/")
             ocp_v1.partial.save(aside, tree)
             del tree
+            return_freed_memory()
             progress(parameter.nbytes)
         ocp_v1.partial.finalize(aside)
     # The tree itself is one item of a checkpoint, as those that training writes.
@@ -52,18 +54,15 @@ def read_parameters(checkpoint: Path) -> dict[str, LazyArray]:
 
 def _reader(folder: Path, path: str, shape: Any) -> Any:
     def read() -> np.ndarray:
-        device = jax.local_devices(backend="cpu")[0]
-        wanted = jax.ShapeDtypeStruct(
-            shape.shape, shape.dtype, sharding=jax.sharding.SingleDeviceSharding(device)
-        )
-        item = traverse_util.unflatten_dict({path: wanted}, sep="/")
+        # As a NumPy array: on its way to a device it would stand in memory twice.
+        nest = partial(traverse_util.unflatten_dict, sep="/")
         arguments = ocp.args.PyTreeRestore(
-            item=item,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+            item=nest({path: shape}),
+            restore_args=nest({path: ocp.RestoreArgs(restore_type=np.ndarray)}),
             partial_restore=True,
         )
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             restored = reader.restore(folder, args=arguments)
-        return np.asarray(traverse_util.flatten_dict(restored, sep="/")[path])
+        return traverse_util.flatten_dict(restored, sep="/")[path]
 
     return read

@@ -35,6 +35,7 @@ def export_workdir(model: Portable, folder: Path, progress: Progress) -> None:
     write_parameters(checkpoint / "parameters", model.parameters, progress)
     if model.unused:
         write_safetensors(folder / UNUSED_FILE, model.unused)
+        progress(sum(tensor.nbytes for tensor in model.unused.values()))
     source = folder / SOURCE_FOLDER
     source.mkdir()
     write_files(source, model.files, {CONFIG_FILE: model.config})
