@@ -22,7 +22,7 @@ from svit_jax.checkpoints.manager import (
     checkpoint_fingerprint,
     load_parameters,
     newest_checkpoint,
-    stored_shapes,
+    stored_parameters,
 )
 from svit_jax.evaluation.run import AnswerAll
 from svit_jax.inference.engine import Engine, Prompt
@@ -152,7 +152,7 @@ def load(
     structure = abstract_model(bundle.model)
     shapes = flat_parameters(structure)
     shardings = tree_shardings(device_mesh, rules, shapes, logical_axes(structure))
-    stored = stored_shapes(checkpoint)
+    stored = stored_parameters(checkpoint)
     abstract = {
         name: shape.update(
             dtype=parameter_dtype or stored.get(name, shape).dtype, sharding=shardings[name]

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import require_file
 from data_pipeline.images.statistics import IMAGE_MEAN, IMAGE_STD
-from svit_jax.models.decoder import DecoderConfig
+from svit_jax.models.decoder import PROJECTIONS, DecoderConfig
+from svit_jax.models.lora import LoraConfig
 from svit_jax.models.presets import PRESETS
 from svit_jax.models.svit import Compute, SvitConfig
 from svit_jax.models.vision_tower import VisionConfig
@@ -39,6 +40,7 @@ def default_config(size: str) -> ConfigDict:
     config.model = {
         "vision": {**_defaults(VisionConfig, ("image_mean", "image_std")), **vision},
         "decoder": {**_defaults(DecoderConfig), **decoder},
+        "lora": _defaults(LoraConfig) | {"rank": 0},
         "compute": _defaults(Compute),
     }
     config.mesh = _defaults(MeshConfig)
@@ -222,4 +224,22 @@ def model_config(section: Mapping[str, Any]) -> SvitConfig:
         image_mean=IMAGE_MEAN,
         image_std=IMAGE_STD,
     )
-    return SvitConfig(vision, build(DecoderConfig, section["decoder"], "model.decoder"))
+    decoder = build(DecoderConfig, section["decoder"], "model.decoder")
+    lora = build(LoraConfig, section["lora"], "model.lora")
+    return SvitConfig(vision, decoder, _checked_lora(lora) if lora.rank else None)
+
+
+def _checked_lora(lora: LoraConfig) -> LoraConfig:
+    unknown = [name for name in lora.targets if name not in PROJECTIONS]
+    if unknown or not lora.targets:
+        raise UserError(
+            f"config key 'model.lora.targets' is {lora.targets!r}; choose some of "
+            f"{', '.join(PROJECTIONS)}."
+        )
+    if lora.rank < 0 or lora.alpha <= 0 or not 0 <= lora.dropout < 1:
+        raise UserError(
+            f"config section 'model.lora' has rank={lora.rank}, alpha={lora.alpha}, "
+            f"dropout={lora.dropout}; the rank must be at least 0, alpha above 0 and dropout in "
+            "[0, 1)."
+        )
+    return lora

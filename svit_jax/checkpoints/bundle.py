@@ -9,6 +9,7 @@ from etils import epath
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, open_atomic, read_json, write_json
 from svit_jax.models.decoder import DecoderConfig
+from svit_jax.models.lora import LoraConfig
 from svit_jax.models.svit import SvitConfig
 from svit_jax.models.vision_tower import VisionConfig
 
@@ -49,11 +50,12 @@ def read_bundle(workdir: PathLike) -> Bundle:
         )
     content: dict[str, Any] = read_json(folder / MODEL_FILE, "model file")
     try:
-        vision: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in content["vision"].items()
-        }
-        model = SvitConfig(VisionConfig(**vision), DecoderConfig(**content["decoder"]))
+        vision, lora = (_tuples(content.get(section) or {}) for section in ("vision", "lora"))
+        model = SvitConfig(
+            VisionConfig(**vision),
+            DecoderConfig(**content["decoder"]),
+            LoraConfig(**lora) if lora else None,
+        )
         return Bundle(
             model, content["template"], content["image_mode"], str(folder / TOKENIZER_FILE)
         )
@@ -62,3 +64,9 @@ def read_bundle(workdir: PathLike) -> Bundle:
             f"model file {folder / MODEL_FILE} is of another version ({error}); "
             "train again or fetch a matching release."
         ) from None
+
+
+def _tuples(section: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in section.items()
+    }

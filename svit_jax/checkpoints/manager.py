@@ -107,11 +107,10 @@ def checkpoint_fingerprint(checkpoint: PathLike) -> str:
     return file_sha256(epath.Path(checkpoint) / "parameters" / "manifest.ocdbt")
 
 
-def stored_shapes(checkpoint: PathLike) -> dict[str, Any]:
-    """Path -> shape and dtype of what one checkpoint folder holds; nothing is read but that."""
-    folder = _rooted(checkpoint) / "parameters"
+def stored_parameters(checkpoint: PathLike) -> dict[str, jax.ShapeDtypeStruct]:
+    """Path -> shape and dtype of every parameter in a checkpoint; no parameter is read."""
     with ocp.StandardCheckpointer() as reader:
-        metadata = reader.metadata(folder)
+        metadata = reader.metadata(_rooted(checkpoint) / "parameters")
     tree = getattr(metadata, "item_metadata", metadata)
     return {
         path: jax.ShapeDtypeStruct(tuple(found.shape), found.dtype)
@@ -121,7 +120,7 @@ def stored_shapes(checkpoint: PathLike) -> dict[str, Any]:
 
 def check_parameters(checkpoint: PathLike, abstract: Flat) -> None:
     """Raises one UserError that lists every missing, unused and misshapen parameter."""
-    stored = stored_shapes(checkpoint)
+    stored = stored_parameters(checkpoint)
     problems = []
     for path in sorted(abstract.keys() - stored.keys()):
         near = difflib.get_close_matches(path, stored, n=1)
@@ -141,8 +140,8 @@ def check_parameters(checkpoint: PathLike, abstract: Flat) -> None:
 
 
 def load_parameters(checkpoint: PathLike, abstract: Flat) -> dict[str, jax.Array]:
-    """The parameters of one checkpoint folder, each placed straight into its own sharding and cast
-    to its own dtype."""
+    """The parameters of one checkpoint folder, each placed straight into its own sharding, in the
+    dtype of its abstract array."""
     check_parameters(checkpoint, abstract)
     with ocp.StandardCheckpointer() as reader:
         return _flatten(reader.restore(_rooted(checkpoint) / "parameters", _nest(abstract)))

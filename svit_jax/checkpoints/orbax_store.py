@@ -13,7 +13,7 @@ import orbax.checkpoint.experimental.v1 as ocp_v1
 from flax import traverse_util
 
 from svit_jax.checkpoints.lazy_array import LazyArray
-from svit_jax.checkpoints.manager import stored_shapes
+from svit_jax.checkpoints.manager import stored_parameters
 from svit_jax.checkpoints.portable import Progress
 from svit_jax.host_memory import return_freed_memory
 
@@ -48,7 +48,7 @@ def read_parameters(checkpoint: Path) -> dict[str, LazyArray]:
     folder = Path(os.path.abspath(checkpoint)) / "parameters"
     return {
         path: LazyArray(shape.shape, np.dtype(shape.dtype), path, _reader(folder, path, shape))
-        for path, shape in stored_shapes(checkpoint).items()
+        for path, shape in stored_parameters(checkpoint).items()
     }
 
 

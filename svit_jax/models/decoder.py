@@ -5,12 +5,12 @@ Hugging Face layout, first half paired with second half.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from svit_jax.models.attention import attention
 from svit_jax.models.parameters import normal, ones
@@ -33,6 +33,18 @@ class DecoderConfig:
 # Small beside what a block adds (its matrices keep variance), so that what attention finds is heard
 # from the first step on: with embeddings of 1, looking things up takes far longer to learn.
 EMBEDDING_STDDEV = 0.2
+
+
+PROJECTIONS = {
+    "q": "BTD,DNH->BTNH",
+    "k": "BTD,DKH->BTKH",
+    "v": "BTD,DKH->BTKH",
+    "o": "BTNH,NHD->BTD",
+    "gate": "BTD,DF->BTF",
+    "up": "BTD,DF->BTF",
+    "down": "BTF,FD->BTD",
+}
+"""A block's matrices, and the product of activations and kernel that each takes part in."""
 
 
 class Cache(NamedTuple):
@@ -92,18 +104,22 @@ class DecoderBlock(nnx.Module):
         down_axes = ("layers", "mlp", "embed")
         self.down = normal(rngs, (layers, mlp, embed), down_axes, mlp**-0.5)
 
+    def project(self, name: str, x: Array, dropout: Key[Array, ""] | None) -> Array:
+        """x times one of the kernels, plus what LoRA adds to it where the model has LoRA."""
+        y = jnp.einsum(PROJECTIONS[name], x, getattr(self, name)[...].astype(x.dtype))
+        lora = getattr(self, f"{name}_lora", None)
+        return y if lora is None else y + lora(x, dropout)
+
     def __call__(
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
         mask: Bool[Array, "B T S"],
         cache: tuple[Array, Array] | None,
+        dropout: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
-        dtype = x.dtype
         y = self.attention_norm(x)
-        q = jnp.einsum("BTD,DNH->BTNH", y, self.q[...].astype(dtype))
-        k = jnp.einsum("BTD,DKH->BTKH", y, self.k[...].astype(dtype))
-        v = jnp.einsum("BTD,DKH->BTKH", y, self.v[...].astype(dtype))
+        q, k, v = (self.project(name, y, dropout) for name in ("q", "k", "v"))
         q = rotary(q, positions, self.config.rope_theta)
         k = rotary(k, positions, self.config.rope_theta)
         if cache is not None:
@@ -112,12 +128,11 @@ class DecoderBlock(nnx.Module):
             k, v = cache
         q = shard(q, "batch", "length", "act_heads", None)
         y = attention(q, k, v, mask)
-        x = x + jnp.einsum("BTNH,NHD->BTD", y, self.o[...].astype(dtype))
+        x = x + self.project("o", y, dropout)
         y = self.mlp_norm(x)
-        gate = jnp.einsum("BTD,DF->BTF", y, self.gate[...].astype(dtype))
-        up = jnp.einsum("BTD,DF->BTF", y, self.up[...].astype(dtype))
+        gate, up = (self.project(name, y, dropout) for name in ("gate", "up"))
         y = shard(jax.nn.silu(gate) * up, "batch", "length", "act_mlp")
-        x = x + jnp.einsum("BTF,FD->BTD", y, self.down[...].astype(dtype))
+        x = x + self.project("down", y, dropout)
         return shard(x, "batch", "length", "act_embed"), cache
 
 
@@ -141,16 +156,21 @@ class Decoder(nnx.Module):
         mask: Bool[Array, "B T S"],
         cache: Cache | None = None,
         remat: bool = False,
+        dropout: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Final hidden states (after the last norm) of embedded tokens, and the grown cache."""
-        graphdef, parameters = nnx.split(self.blocks)
+        """Final hidden states (after the last norm) of embedded tokens, and the grown cache.
 
-        def block(x: Array, layer: tuple[nnx.State, Cache | None]) -> tuple[Array, object]:
-            parameters, cache = layer
-            return nnx.merge(graphdef, parameters)(x, positions, mask, cache)
+        `dropout` is the key of LoRA's dropout; None drops nothing.
+        """
+        graphdef, parameters = nnx.split(self.blocks)
+        keys = None if dropout is None else jax.random.split(dropout, self.config.layers)
+
+        def block(x: Array, layer: tuple[nnx.State, Any, Any]) -> tuple[Array, object]:
+            parameters, cache, key = layer
+            return nnx.merge(graphdef, parameters)(x, positions, mask, cache, key)
 
         scanned = jax.checkpoint(block) if remat else block
-        x, grown = jax.lax.scan(scanned, x, (parameters, cache))
+        x, grown = jax.lax.scan(scanned, x, (parameters, cache, keys))
         return self.norm(x), None if cache is None else Cache(*grown)
 
     def unembed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:

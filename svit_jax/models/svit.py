@@ -10,10 +10,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from svit_jax.models.attention import packed_mask
 from svit_jax.models.decoder import Decoder, DecoderConfig
+from svit_jax.models.lora import LoraConfig, attach
 from svit_jax.models.projector import Projector
 from svit_jax.models.vision_tower import VisionConfig, VisionTower
 from svit_jax.sharding import shard
@@ -21,16 +22,21 @@ from svit_jax.sharding import shard
 
 @dataclasses.dataclass(frozen=True)
 class SvitConfig:
+    """`lora` None: a model without LoRA."""
+
     vision: VisionConfig
     decoder: DecoderConfig
+    lora: LoraConfig | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """How to compute, apart from what: activation dtype, and whether to recompute each tower's
-    layers in the backward pass rather than keep their activations."""
+    """How to compute, apart from what: activation dtype, the dtype that frozen parameters are kept
+    in, and whether to recompute each tower's layers in the backward pass rather than keep their
+    activations."""
 
     dtype: str = "bfloat16"
+    frozen_dtype: str = "float32"
     remat_vision: bool = False
     remat_decoder: bool = False
 
@@ -51,6 +57,9 @@ class Svit(nnx.Module):
         self.tower = VisionTower(config.vision, rngs)
         self.projector = Projector(config.vision.embed, config.decoder.embed, rngs)
         self.decoder = Decoder(config.decoder, rngs)
+        # Last, so that a seed gives the same base with LoRA and without.
+        if config.lora:
+            attach(self.decoder.blocks, config.lora, rngs)
 
     def features(
         self, images: UInt8[Array, "B M Y X 3"], compute: Compute
@@ -86,10 +95,13 @@ class Svit(nnx.Module):
         images: UInt8[Array, "B M Y X 3"],
         vision_index: Int[Array, "B T"],
         compute: Compute,
+        dropout: Key[Array, ""] | None = None,
     ) -> Float[Array, "B T D"]:
-        """Final hidden states of packed rows; `decoder.unembed` makes logits of them."""
+        """Final hidden states of packed rows; `decoder.unembed` makes logits of them. `dropout` is
+        the key of LoRA's dropout; None drops nothing."""
         x = self.embed(tokens, images, vision_index, compute)
-        x, _ = self.decoder(x, positions, packed_mask(segment_ids), remat=compute.remat_decoder)
+        mask = packed_mask(segment_ids)
+        x, _ = self.decoder(x, positions, mask, remat=compute.remat_decoder, dropout=dropout)
         return x
 
 

@@ -33,6 +33,7 @@ class Rules:
     vocab: MeshAxes = TENSOR
     vision_embed: MeshAxes = FSDP
     patches: MeshAxes = None
+    lora_rank: MeshAxes = None
 
     batch: MeshAxes = (REPLICA, FSDP)
     pictures: MeshAxes = (REPLICA, FSDP, TENSOR, SEQUENCE)

@@ -32,7 +32,9 @@ from svit_jax.checkpoints.manager import (
     check_parameters,
     load_parameters,
     newest_checkpoint,
+    stored_parameters,
 )
+from svit_jax.models.lora import is_lora
 from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.svit import Compute, SvitConfig, abstract_model
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
@@ -75,7 +77,8 @@ class TrainConfig:
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
     """`init`: "scratch", or the workdir or checkpoint that parameters come from; those that match
-    `fresh` (regular expressions over paths) are initialised anew all the same."""
+    `fresh` (regular expressions over paths) are initialised anew all the same, and so are LoRA's
+    where the checkpoint is of a model without it."""
 
     init: str = "scratch"
     fresh: tuple[str, ...] = ()
@@ -151,12 +154,19 @@ class Inputs:
         return cls(source, tokenizer, template, plan)
 
 
+def _without_new_lora(init: str, abstract: dict[str, Any]) -> dict[str, Any]:
+    """What of a model is to be found in the checkpoint: all, or, in one without LoRA, the base."""
+    if any(map(is_lora, stored_parameters(newest_checkpoint(init)))):
+        return abstract
+    return {path: shape for path, shape in abstract.items() if not is_lora(path)}
+
+
 def check_init(config: RunConfig) -> None:
     """Raises UserError where `checkpoint.init` cannot start this model: before it is compiled."""
     init, fresh = config.checkpoint.init, config.checkpoint.fresh
     if init != "scratch":
         shapes = flat_parameters(abstract_model(config.model))
-        check_parameters(newest_checkpoint(init), shapes)
+        check_parameters(newest_checkpoint(init), _without_new_lora(init, shapes))
         trainable_paths(fresh, shapes, "checkpoint.fresh")
 
 
@@ -165,11 +175,12 @@ def initial_state(config: RunConfig, plan: StatePlan) -> TrainState:
     init, fresh = config.checkpoint.init, config.checkpoint.fresh
     if init == "scratch":
         return plan.from_scratch(config.model, config.train.seed)
-    abstract = {**plan.abstract.trained, **plan.abstract.frozen}
-    parameters = load_parameters(newest_checkpoint(init), abstract)
-    if fresh:
-        paths = trainable_paths(fresh, abstract, "checkpoint.fresh")
-        parameters |= plan.initial_parameters(config.model, config.train.seed, paths)
+    abstract = plan.abstract.parameters()
+    found = _without_new_lora(init, abstract)
+    parameters = load_parameters(newest_checkpoint(init), found)
+    new = (abstract.keys() - found.keys()) | trainable_paths(fresh, abstract, "checkpoint.fresh")
+    if new:
+        parameters |= plan.initial_parameters(config.model, config.train.seed, new)
     return plan.from_parameters(parameters)
 
 
@@ -182,15 +193,15 @@ def compile_run(config: RunConfig, steps: int, mesh: Mesh) -> tuple[StatePlan, B
     paths = flat_parameters(abstract_model(config.model))
     trainable = trainable_paths(config.optim.trainable, paths)
     optimizer = make_optimizer(config.optim, steps, trainable)
-    plan = plan_state(config.model, trainable, optimizer, mesh, config.rules)
+    compute, rules = config.compute, config.rules
+    plan = plan_state(config.model, trainable, optimizer, mesh, rules, compute.frozen_dtype)
     data = config.data
     shapes = batch_shapes(
         data.batch_size, data.row_length, data.pictures_per_row, config.model.vision.image_size
     )
-    placement = BatchPlacement(mesh, config.rules, shapes)
-    step = compile_step(
-        plan, config.compute, config.train.loss_chunk, mesh, config.rules, placement.abstract()
-    )
+    placement = BatchPlacement(mesh, rules, shapes)
+    chunk, seed = config.train.loss_chunk, config.train.seed
+    step = compile_step(plan, compute, chunk, mesh, rules, placement.abstract(), seed)
     return plan, placement, step
 
 

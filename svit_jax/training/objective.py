@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from svit_jax.batch import Batch
 from svit_jax.models.svit import Compute, Svit
@@ -65,8 +65,14 @@ def token_sums(
     return total
 
 
-def batch_sums(model: Svit, batch: Batch, compute: Compute, chunk: int) -> Sums:
-    """The model's loss on a batch, as sums over its target tokens."""
+def batch_sums(
+    model: Svit,
+    batch: Batch,
+    compute: Compute,
+    chunk: int,
+    dropout: Key[Array, ""] | None = None,
+) -> Sums:
+    """The model's loss on a batch, as sums over its target tokens; `dropout`: LoRA's key."""
     on_devices: Any = batch  # its annotations are those of the host's arrays
     hidden = model.hidden(
         on_devices.tokens,
@@ -75,5 +81,6 @@ def batch_sums(model: Svit, batch: Batch, compute: Compute, chunk: int) -> Sums:
         on_devices.images,
         on_devices.vision_index,
         compute,
+        dropout,
     )
     return token_sums(model, hidden, on_devices.tokens, on_devices.loss_weights, chunk)

@@ -47,15 +47,16 @@ class StatePlan:
         return with_parameters(self.model, parameters)
 
     def from_parameters(self, parameters: Mapping[str, jax.Array]) -> TrainState:
-        """A fresh state (step 0, empty moments) around existing parameters, laid on the mesh."""
-        trained = {
-            path: jax.device_put(parameters[path], sharding)
-            for path, sharding in self.shardings.trained.items()
-        }
-        frozen = {
-            path: jax.device_put(parameters[path], sharding)
-            for path, sharding in self.shardings.frozen.items()
-        }
+        """A fresh state (step 0, empty moments) around existing parameters, laid on the mesh in the
+        dtypes of the plan."""
+
+        def place(shapes: Mapping[str, Any]) -> dict[str, jax.Array]:
+            return {
+                path: jax.device_put(parameters[path].astype(shape.dtype), shape.sharding)
+                for path, shape in shapes.items()
+            }
+
+        trained, frozen = place(self.abstract.trained), place(self.abstract.frozen)
         moments = jax.jit(self.optimizer.init, out_shardings=self.shardings.optimizer)(trained)
         step = jax.device_put(jnp.zeros((), jnp.int32), self.shardings.step)
         return TrainState(step, trained, frozen, moments)
@@ -70,14 +71,15 @@ class StatePlan:
         self, config: SvitConfig, seed: int, paths: Iterable[str]
     ) -> dict[str, jax.Array]:
         """Initialised parameters of these paths alone, made directly in their shardings."""
-        shardings = self.shardings.parameters()
-        chosen = {path: shardings[path] for path in paths}
+        shapes = self.abstract.parameters()
+        chosen = {path: shapes[path] for path in paths}
 
         def initialise() -> dict[str, jax.Array]:
             everything = flat_parameters(initial_model(config, seed))
-            return {path: everything[path] for path in chosen}
+            return {path: everything[path].astype(shape.dtype) for path, shape in chosen.items()}
 
-        return jax.jit(initialise, out_shardings=chosen)()
+        shardings = {path: shape.sharding for path, shape in chosen.items()}
+        return jax.jit(initialise, out_shardings=shardings)()
 
 
 def plan_state(
@@ -86,9 +88,11 @@ def plan_state(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     rules: Rules,
+    frozen_dtype: str = "float32",
 ) -> StatePlan:
     """Shapes and shardings of a run's state; nothing is allocated.
 
+    Trained parameters are float32, frozen ones of `frozen_dtype`.
     Optimizer moments lie as their parameters do; its counters are replicated.
     """
     model = abstract_model(config)
@@ -96,7 +100,11 @@ def plan_state(
     shardings = tree_shardings(mesh, rules, shapes, logical_axes(model))
     replicated = NamedSharding(mesh, P())
     trained = {path: shape for path, shape in shapes.items() if path in trainable}
-    frozen = {path: shape for path, shape in shapes.items() if path not in trainable}
+    frozen = {
+        path: jax.ShapeDtypeStruct(shape.shape, jnp.dtype(frozen_dtype))
+        for path, shape in shapes.items()
+        if path not in trainable
+    }
     moments = jax.eval_shape(optimizer.init, trained)
 
     def moment_sharding(key_path: tuple[Any, ...], leaf: Any) -> NamedSharding:

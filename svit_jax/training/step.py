@@ -15,15 +15,26 @@ from svit_jax.training.state import StatePlan, TrainState
 Metrics = dict[str, jax.Array]
 
 
+DROPOUT_STREAM = 2**31 - 1
+"""Folded into the run's key, whose first numbers are for initial parameters."""
+
+
+def dropout_key(seed: int, step: jax.Array) -> jax.Array:
+    """The key of a step's dropout: of seed and step alone, so that a resumed run draws the same."""
+    stream = jax.random.fold_in(jax.random.key(seed), DROPOUT_STREAM)
+    return jax.random.fold_in(stream, step)
+
+
 def train_step(
-    plan: StatePlan, compute: Compute, loss_chunk: int, state: TrainState, batch: Batch
+    plan: StatePlan, compute: Compute, loss_chunk: int, seed: int, state: TrainState, batch: Batch
 ) -> tuple[TrainState, Metrics]:
     """One update; metrics are device scalars: loss (mean over target tokens), token accuracy,
     target tokens, and the gradient's global norm."""
+    dropout = dropout_key(seed, state.step) if plan.model.config.lora else None
 
     def loss(trained: dict[str, jax.Array]) -> tuple[jax.Array, Sums]:
         model = plan.model_with({**trained, **state.frozen})
-        sums = batch_sums(model, batch, compute, loss_chunk)
+        sums = batch_sums(model, batch, compute, loss_chunk, dropout)
         return sums.loss / jax.numpy.maximum(sums.weight, 1.0), sums
 
     (mean, sums), gradients = jax.value_and_grad(loss, has_aux=True)(state.trained)
@@ -39,13 +50,20 @@ def train_step(
 
 
 def compile_step(
-    plan: StatePlan, compute: Compute, loss_chunk: int, mesh: Mesh, rules: Rules, batch: Batch
+    plan: StatePlan,
+    compute: Compute,
+    loss_chunk: int,
+    mesh: Mesh,
+    rules: Rules,
+    batch: Batch,
+    seed: int = 0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The step compiled for this mesh and the abstract `batch`; the state's memory is reused."""
+    """The step compiled for this mesh and the abstract `batch`; the state's memory is reused.
+    `seed` decides what LoRA's dropout drops."""
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with active_rules(mesh, rules):
-            return train_step(plan, compute, loss_chunk, state, batch)
+            return train_step(plan, compute, loss_chunk, seed, state, batch)
 
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(plan.shardings, None))
     return jitted.lower(plan.abstract, batch).compile()

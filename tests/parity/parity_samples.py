@@ -8,6 +8,7 @@ import torch
 from torch_reference import image_token, pixel_values
 
 from data_pipeline.loading.batch import Batch
+from svit_jax.inference.engine import Prompt
 from svit_jax.models.svit import SvitConfig
 
 
@@ -88,3 +89,10 @@ def llava_inputs(
     }
     images = np.concatenate([sample.images for sample in samples])
     return inputs | ({"pixel_values": pixel_values(images)} if len(images) else {})
+
+
+def prompt_of(config: SvitConfig, sample: Sample) -> Prompt:
+    """The sample's tokens as what our engine goes on from."""
+    gap = sample.tokens < 0
+    index = np.where(gap, np.cumsum(gap) - 1, -1).astype(np.int32)
+    return Prompt(np.where(gap, 0, sample.tokens).astype(np.int32), index, sample.images)
