@@ -22,10 +22,11 @@ from svit_jax.checkpoints.hugging_face_import import (
     unused_of_tower,
 )
 from svit_jax.checkpoints.lazy_array import BFLOAT16
+from svit_jax.checkpoints.lora_files import export_adapter, merged, read_adapter, with_adapter
 from svit_jax.checkpoints.portable import TOWER_PREFIX, Portable
 from svit_jax.checkpoints.workdir_format import export_workdir, import_workdir
 
-Target = Literal["llava", "llava-hf", "orbax"]
+Target = Literal["llava", "llava-hf", "lora", "orbax"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 DTYPES = {
     "float32": np.dtype(np.float32),
@@ -59,11 +60,13 @@ def convert(
     given: Format | Literal["auto"] = "auto",
     dtype: str | None = None,
     with_tower: bool = False,
+    keep_lora: bool = False,
 ) -> ConvertReport:
     """Converts a checkpoint folder; `target` appears whole, or a UserError says what is wrong.
 
     Stacked tensors pass one at a time: memory is about twice the largest, whatever the model's
-    size. A conversion that was killed starts anew and takes away what it left.
+    size. A conversion that was killed starts anew and takes away what it left. LoRA is merged into
+    the decoder, unless the target is an adapter or it is kept apart (`keep_lora`, to orbax).
     """
     found = detect(source)
     if given not in ("auto", found.format):
@@ -72,11 +75,15 @@ def convert(
             f"--from {found.format} or leave it out."
         )
     model = _import(source, found.format, options)
+    if not (to == "lora" or (to == "orbax" and keep_lora)):
+        model = merged(model)
     if dtype is not None:
         model = model.cast(DTYPES[dtype])
     with _whole_folder(target) as aside, _progress(model, str(target)) as update:
         if to == "orbax":
             export_workdir(model, aside, update)
+        elif to == "lora":
+            export_adapter(model, aside, update)
         elif to == "llava-hf":
             export_llava_hf(model, aside, update)
         else:
@@ -96,6 +103,8 @@ def convert(
 
 
 def _import(source: PathLike, found: Format, options: ImportOptions) -> Portable:
+    if found == "lora":
+        return _import_lora(source, options)
     if found != "orbax":
         return import_hugging_face(source, options)
     model = import_workdir(source)
@@ -104,6 +113,18 @@ def _import(source: PathLike, found: Format, options: ImportOptions) -> Portable
     tower = unused_of_tower(read_tower(options.vision_tower), model.model.vision.stored_layers)
     rows = {k: x for k, x in model.unused.items() if not k.startswith(TOWER_PREFIX)}
     return dataclasses.replace(model, unused=rows | tower)
+
+
+def _import_lora(source: PathLike, options: ImportOptions) -> Portable:
+    if options.base is None:
+        raise UserError(f"{source} is a LoRA; give the model that it was trained on as --base.")
+    base = detect(options.base)
+    if base.format == "lora":
+        raise UserError(f"--base {options.base} is a LoRA itself; give a whole model.")
+    adapter = read_adapter(source)
+    if base.format != "orbax":
+        return with_adapter(import_hugging_face(options.base, options, adapter.trained), adapter)
+    return with_adapter(_import(options.base, base.format, options), adapter)
 
 
 @contextmanager

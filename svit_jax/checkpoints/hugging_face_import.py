@@ -45,7 +45,8 @@ from svit_jax.models.svit import SvitConfig
 
 @dataclasses.dataclass(frozen=True)
 class ImportOptions:
-    """What the source leaves open. `vocabulary`: rows past it are dropped (None: none are)."""
+    """What the source leaves open. `vocabulary`: rows past it are dropped (None: none are);
+    `base`: the model that a LoRA was trained on."""
 
     statistics: Statistics
     vocabulary: int | None = 32000
@@ -54,6 +55,7 @@ class ImportOptions:
     tokenizer: PathLike | None = None
     vision_tower: PathLike | None = None
     projector: PathLike | None = None
+    base: PathLike | None = None
 
 
 def import_hugging_face(

@@ -125,6 +125,18 @@ RULES: tuple[Rule, ...] = (
 )
 RULE_OF_PATH = {rule.path: rule for rule in RULES}
 
+
+def lora_rules(targets: Iterable[str]) -> tuple[Rule, ...]:
+    """The rules of LoRA beside these projections: A is [r, in], B is [out, r]."""
+    found: list[Rule] = []
+    for ours in targets:
+        theirs, inputs = DECODER_PROJECTIONS[ours]
+        local, path = f"{_LLAMA}.{theirs}", f"{_BLOCKS}/{ours}_lora"
+        found.append(Rule("decoder", f"{local}.lora_A.weight", f"{path}/a", kernel(inputs)))
+        found.append(Rule("decoder", f"{local}.lora_B.weight", f"{path}/b", kernel(1)))
+    return tuple(found)
+
+
 # What a tower holds past the features that LLaVA takes: kept beside a checkpoint, never run.
 UNUSED_IN_TOWER = ("post_layernorm.weight", "post_layernorm.bias")
 # Buffers of older saves, which follow from the sizes, and CLIP's other half.

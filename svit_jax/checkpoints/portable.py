@@ -10,6 +10,7 @@ import numpy as np
 from data_pipeline.common.errors import UserError
 from svit_jax.checkpoints.key_tables import (
     IGNORED,
+    RULE_OF_PATH,
     RULES,
     UNUSED_IN_TOWER,
     Layout,
@@ -93,21 +94,14 @@ def assemble(
     }
     rest = dict(pieces)
     problems: list[str] = []
-    parameters, unused = {}, {}
-    for rule in RULES:
-        shape = shapes[rule.path]
-        numbers: list[int | None] = list(range(shape[0])) if rule.stacked else [None]
-        layers = [_take(rest, rule, number, shape, layout, problems) for number in numbers]
-        known = [layer for layer in layers if layer is not None]
-        if len(known) < len(layers):
-            continue
-        if len({layer.dtype for layer in known}) > 1:
-            kinds = ", ".join(sorted({str(layer.dtype) for layer in known}))
-            problems.append(f"the layers of {rule.local} are of several dtypes ({kinds})")
-            continue
-        parameters[rule.path] = _stacked(rule, known, shape)
-        if rule.path in EXTRA_ROWS and known[0].shape[0] > shape[0]:
-            unused[EXTRA_ROWS[rule.path]] = _rows(known[0], shape[0], known[0].shape[0])
+    unused = {}
+    for path, name in EXTRA_ROWS.items():
+        rule = RULE_OF_PATH[path]
+        table = rest.get((rule.part, rule.local))
+        if table is not None and table.shape[:1] > shapes[path][:1]:
+            rest[rule.part, rule.local] = _rows(table, 0, shapes[path][0])
+            unused[name] = _rows(table, shapes[path][0], table.shape[0])
+    parameters = take_parameters(rest, RULES, shapes, layout, problems)
     for (part, local), tensor in rest.items():
         found = find_rule(part, local)
         past_features = local in UNUSED_IN_TOWER or (
@@ -132,6 +126,31 @@ def local_name(rule: Rule, layer: int | None) -> str:
     return rule.local if layer is None else rule.local.replace("{layer}", str(layer))
 
 
+def take_parameters(
+    rest: Pieces,
+    rules: Iterable[Rule],
+    shapes: Mapping[str, tuple[int, ...]],
+    layout: Layout,
+    problems: list[str],
+) -> dict[str, LazyArray]:
+    """The parameters of `rules`, stacked; their pieces leave `rest`, and what is missing or does
+    not fit is added to `problems`."""
+    parameters = {}
+    for rule in rules:
+        shape = shapes[rule.path]
+        numbers: list[int | None] = list(range(shape[0])) if rule.stacked else [None]
+        layers = [_take(rest, rule, number, shape, layout, problems) for number in numbers]
+        known = [layer for layer in layers if layer is not None]
+        if len(known) < len(layers):
+            continue
+        if len({layer.dtype for layer in known}) > 1:
+            kinds = ", ".join(sorted({str(layer.dtype) for layer in known}))
+            problems.append(f"the layers of {rule.local} are of several dtypes ({kinds})")
+            continue
+        parameters[rule.path] = _stacked(rule, known, shape)
+    return parameters
+
+
 def _take(
     rest: Pieces,
     rule: Rule,
@@ -148,10 +167,7 @@ def _take(
         problems.append(f"{name} is missing")
         return None
     expected = rule.transform.their_shape(shape if layer is None else shape[1:])
-    fits = tensor.shape == expected
-    if rule.path in EXTRA_ROWS:  # rows past the model's vocabulary are cut off, not wrong
-        fits = tensor.shape[1:] == expected[1:] and tensor.shape[0] >= expected[0]
-    if not fits:
+    if tensor.shape != expected:
         problems.append(f"{tensor.origin} has shape {tensor.shape}, the model {expected}")
         return None
     return tensor
@@ -165,10 +181,7 @@ def _rows(tensor: LazyArray, start: int, stop: int) -> LazyArray:
 def _stacked(rule: Rule, layers: list[LazyArray], shape: tuple[int, ...]) -> LazyArray:
     def read() -> np.ndarray:
         if not rule.stacked:
-            source = layers[0].read()
-            if rule.path in EXTRA_ROWS:
-                source = source[: shape[0]]
-            return np.ascontiguousarray(rule.transform.to_ours(source, shape))
+            return np.ascontiguousarray(rule.transform.to_ours(layers[0].read(), shape))
         whole = np.empty(shape, layers[0].dtype)
         for index, layer in enumerate(layers):
             whole[index] = rule.transform.to_ours(layer.read(), shape[1:])

@@ -31,10 +31,12 @@ def convert_job(jobs: Any) -> None:
                 tokenizer=options.tokenizer,
                 vision_tower=options.vision_tower,
                 projector=options.projector,
+                base=options.base,
             ),
             given=options.given,
             dtype=options.dtype,
             with_tower=options.with_tower,
+            keep_lora=options.keep_lora,
         )
         lines = [
             f"{report.source}: {report.format} ({report.reason})",
@@ -48,11 +50,11 @@ def convert_job(jobs: Any) -> None:
         jobs,
         "convert",
         run,
-        "a checkpoint from one format to another: LLaVA, llava-hf, Vicuna with CLIP, and ours",
+        "a checkpoint from one format to another: LLaVA, llava-hf, Vicuna with CLIP, LoRA, ours",
         "svit convert --from llava llava-v1.5-7b --vision-tower clip-vit-large-patch14-336 "
         "--to orbax llava_7b",
     )
-    formats = ("llava", "llava-hf", "vicuna", "orbax")
+    formats = ("llava", "llava-hf", "vicuna", "lora", "orbax")
     job.add_argument("source", metavar="SRC", help="the checkpoint's folder")
     job.add_argument("target", metavar="DST", help="the folder to write; it must not be there yet")
     job.add_argument(
@@ -63,13 +65,22 @@ def convert_job(jobs: Any) -> None:
         help="what SRC is (default: told by its config.json and keys)",
     )
     job.add_argument(
-        "--to", required=True, choices=("llava", "llava-hf", "orbax"), help="what DST becomes"
+        "--to",
+        required=True,
+        choices=("llava", "llava-hf", "lora", "orbax"),
+        help="what DST becomes; 'lora' is a PEFT adapter",
     )
     job.add_argument(
         "--vision-tower",
         metavar="DIR",
         help="a CLIP's folder, or any checkpoint with a tower: where SRC has none, or lacks the "
         "blocks that LLaVA never runs",
+    )
+    job.add_argument("--base", metavar="DIR", help="the model that a LoRA was trained on")
+    job.add_argument(
+        "--keep-lora",
+        action="store_true",
+        help="--to orbax: keep LoRA apart, to train on (default: merge it)",
     )
     job.add_argument("--projector", metavar="FILE", help="mm_projector.bin, for a Vicuna")
     job.add_argument(
