@@ -7,6 +7,7 @@ import platform
 # Names and meanings: mallopt(3); M_ARENA_MAX is in malloc.h since glibc 2.10.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _NEVER, _GROWTH = 2**31 - 1, 64 * 2**20
+_WORTH_IT = 8 * 2**20
 
 
 def keep_freed_memory() -> bool:
@@ -25,12 +26,14 @@ def keep_freed_memory() -> bool:
     return all(taken)
 
 
-def return_freed_memory() -> None:
+def return_freed_memory(freed: int) -> None:
     """Gives the kernel back what this process has freed, so that the largest array that passes, not
-    the sum of all, decides how large it grows.
+    the sum of all, decides how large it grows. Where less than 8 MiB were freed it isn't worth it.
 
     Orbax leaves arrays in reference cycles, and glibc keeps what it freed in its threads' heaps.
     """
+    if freed < _WORTH_IT:
+        return
     gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)

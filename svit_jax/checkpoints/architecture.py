@@ -94,7 +94,7 @@ def decoder_config(text: Json, vocabulary: int | None, where: str) -> DecoderCon
 
 
 def vision_config(
-    vision: Json, feature_layer: int, statistics: Statistics, where: str
+    vision: Json, feature_layer: Any, statistics: Statistics, where: str
 ) -> VisionConfig:
     """The tower of a CLIP vision config."""
     config = {**_CLIP_DEFAULTS, **vision}

@@ -158,7 +158,7 @@ def _write_weights(
             writer.write(key, piece)
             progress(target.nbytes)
         del whole, piece
-        return_freed_memory()
+        return_freed_memory(plan.parameter.nbytes)
     for key, tensor in rest.items():
         writer.write(key, tensor.read())
         progress(tensor.nbytes)

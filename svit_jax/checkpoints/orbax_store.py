@@ -34,7 +34,7 @@ def write_parameters(folder: Path, parameters: Mapping[str, LazyArray], progress
             tree = traverse_util.unflatten_dict({path: parameter.read()}, sep="/")
             ocp_v1.partial.save(aside, tree)
             del tree
-            return_freed_memory()
+            return_freed_memory(parameter.nbytes)
             progress(parameter.nbytes)
         ocp_v1.partial.finalize(aside)
     # The tree itself is one item of a checkpoint, as those that training writes.

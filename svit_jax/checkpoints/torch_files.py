@@ -184,7 +184,7 @@ def _tensor(path: PathLike, name: str, view: _View, entry: zipfile.ZipInfo | Non
         if empty:
             return values.reshape(view.shape)
         steps = [stride * storage.dtype.itemsize for stride in view.stride]
-        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(values, view.shape, steps))
+        return np.lib.stride_tricks.as_strided(values, view.shape, steps).copy()
 
     return LazyArray(view.shape, storage.dtype, f"{name} in {os.path.basename(path)}", read)
 
