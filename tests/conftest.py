@@ -5,6 +5,9 @@ from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# XLA's threads. With one for each device, a device that waits in one collective has none left for
+# another that its neighbours wait in: the step hangs, on busy machines above all.
+os.environ.setdefault("NPROC", "32")
 
 import jax
 import pytest

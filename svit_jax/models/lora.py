@@ -34,6 +34,16 @@ class LoraConfig:
     targets: tuple[str, ...] = tuple(PROJECTIONS)
 
 
+# A kernel's axes while it is used: gathered over the batch's devices, split over `tensor` still.
+_GATHERED = {
+    "embed": "act_embed",
+    "heads": "act_heads",
+    "kv_heads": "act_heads",
+    "head_dim": None,
+    "mlp": "act_mlp",
+}
+
+
 class LowRank(nnx.Module):
     """What LoRA adds to one kernel's product; its parameters are those of all layers, stacked."""
 
@@ -47,6 +57,8 @@ class LowRank(nnx.Module):
         cut, rank = 1 + inputs, config.rank
         self.a = _uniform(rngs, (*shape[:cut], rank), (*logical[:cut], "lora_rank"))
         self.b = zeros((shape[0], rank, *shape[cut:]), ("layers", "lora_rank", *logical[cut:]))
+        self.inputs = tuple(_GATHERED[axis] for axis in logical[1:cut])
+        self.outputs = tuple(_GATHERED[axis] for axis in logical[cut:])
 
     def __call__(
         self, x: Float[Array, "B T ..."], dropout: Key[Array, ""] | None
@@ -58,9 +70,11 @@ class LowRank(nnx.Module):
             key = jax.random.fold_in(dropout, list(PROJECTIONS).index(self.name))
             kept = jax.random.bernoulli(key, 1 - config.dropout, x.shape)
             x = jnp.where(kept, x / (1 - config.dropout), 0).astype(x.dtype)
-        low = jnp.einsum(self.down, x, self.a[...].astype(x.dtype))
-        low = shard(low, "batch", "length", None)
-        return config.alpha / config.rank * jnp.einsum(self.up, low, self.b[...].astype(x.dtype))
+        # Said, not left to the partitioner: the small factors are gathered, activations stay put.
+        a = shard(self.a[...].astype(x.dtype), *self.inputs, None)
+        b = shard(self.b[...].astype(x.dtype), None, *self.outputs)
+        low = shard(jnp.einsum(self.down, x, a), "batch", "length", None)
+        return config.alpha / config.rank * jnp.einsum(self.up, low, b)
 
 
 def _uniform(rngs: nnx.Rngs, shape: tuple[int, ...], logical: Logical) -> nnx.Param:

@@ -6,6 +6,7 @@ embedded         t   v0 v1 v2 v3    t   t     t  t          t     (v: a projecte
 """
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ class Compute:
     activations."""
 
     dtype: str = "bfloat16"
-    frozen_dtype: str = "float32"
+    frozen_dtype: Literal["bfloat16", "float32"] = "float32"
     remat_vision: bool = False
     remat_decoder: bool = False
 

@@ -252,3 +252,22 @@ def pixel_values(images: np.ndarray | Iterable[np.ndarray]) -> torch.Tensor:
     scaled = np.asarray(images).astype(np.float32) / np.float32(255)
     normed = (scaled - np.float32(IMAGE_MEAN)) / np.float32(IMAGE_STD)
     return torch.from_numpy(normed.transpose(0, 3, 1, 2).copy())
+
+
+def lora_to_our_layout(tensors: Mapping[str, np.ndarray], config: SvitConfig) -> Arrays:
+    """PEFT's `lora_A` [r, in] and `lora_B` [out, r] of every layer, by our paths, in our layout."""
+    size, layers = config.decoder.head_dim, range(config.decoder.layers)
+    found: dict[str, list[np.ndarray]] = {}
+    for layer in layers:
+        for name, x in tensors.items():
+            part = re.search(rf"layers\.{layer}\.(self_attn|mlp)\.(\w+)_proj\.lora_([AB])\.", name)
+            if not part:
+                continue
+            target, factor = part[2], part[3].lower()
+            x = x.T
+            if factor == "a" and target == "o":
+                x = x.reshape(-1, size, x.shape[1])
+            if factor == "b" and target in ("q", "k", "v"):
+                x = x.reshape(x.shape[0], -1, size)
+            found.setdefault(f"decoder/blocks/{target}_lora/{factor}", []).append(x)
+    return {path: np.stack(arrays) for path, arrays in found.items()}

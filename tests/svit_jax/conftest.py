@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from small_run import SMALL, SMALL_RUN
+from stored_shapes import STORED_SHAPES
 
 from data_pipeline.instructions.vqa import convert_vqa
 from data_pipeline.records.source import open_records
@@ -15,6 +17,7 @@ from data_pipeline.text.corpus import training_texts
 from data_pipeline.text.tokenizer import train_tokenizer
 from data_pipeline.toy_world.generate import generate_world
 from svit_jax.config import load_config, run_config
+from svit_jax.models.svit import SvitConfig
 from svit_jax.training.loop import RunConfig, RunResult, train
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -33,6 +36,26 @@ def compilation_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def configs() -> Path:
     return CONFIGS
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredReference:
+    """What transformers computed of a small random LLaVA: tests/parity/make_fixtures.py."""
+
+    config: SvitConfig
+    parameters: dict[str, jax.Array]
+    arrays: dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="session", params=["multi_head", "grouped"])
+def stored_reference(request) -> StoredReference:
+    file = Path(__file__).resolve().parents[1] / "fixtures" / f"llava_{request.param}.npz"
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    start = "weights/"
+    weights = {n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)}
+    parameters = {path: jax.numpy.asarray(a, "float32") for path, a in weights.items()}
+    return StoredReference(STORED_SHAPES[request.param], parameters, arrays)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,7 +36,7 @@ def test_every_config_is_built(configs, load):
 
 
 def test_sizes_7b_and_13b_differ_in_the_model_alone(load):
-    for stage in ("pretrain", "finetune"):
+    for stage in ("pretrain", "finetune", "lora"):
         small, large = (run_config(load(f"svit_v1_5_{s}_{stage}.py", *DATA)) for s in ("7b", "13b"))
         assert small.model.decoder.embed == 4096 and large.model.decoder.embed == 5120
         assert dataclasses.replace(large, model=small.model) == small
@@ -99,7 +99,25 @@ def test_wrong_overrides(load, override, message):
         load(FINETUNE, override)
 
 
+def test_lora_is_none_at_rank_zero_and_checked(load):
+    assert run_config(load(FINETUNE, *DATA)).model.lora is None
+    assert run_config(load(FINETUNE, *DATA, "model.lora.rank=3")).model.lora.rank == 3
+    lora = "svit_v1_5_7b_lora.py:tiny"
+    with pytest.raises(
+        UserError, match=r"'model\.lora\.targets' is \('qkv',\); choose some of q, k"
+    ):
+        run_config(load(lora, *DATA, "model.lora.targets=qkv"))
+    with pytest.raises(
+        UserError, match=r"rank=128, alpha=256\.0, dropout=1\.0; .* dropout in \[0, 1"
+    ):
+        run_config(load(lora, *DATA, "model.lora.dropout=1.0"))
+    with pytest.raises(UserError, match=r"rank=-1"):
+        run_config(load(lora, *DATA, "model.lora.rank=-1"))
+
+
 def test_literal_choices_are_listed(load):
+    with pytest.raises(UserError, match=r"'model\.compute\.frozen_dtype' is 'half'; choose one of"):
+        run_config(load(FINETUNE, *DATA, "model.compute.frozen_dtype=half"))
     with pytest.raises(UserError, match=r"'data\.plan' is 'packd'; choose one of.*packed.*padded"):
         run_config(load(FINETUNE, *DATA, "data.plan=packd"))
     with pytest.raises(UserError, match=r"'data\.image_mode' is 'square'.*pad.*crop"):

@@ -1,5 +1,7 @@
 """Tower, projector and decoder against the NumPy statement of what was published."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,3 +120,16 @@ def test_published_parameter_counts(size, expected):
         room = path.split("/")[0]
         counts[room] = counts.get(room, 0) + int(np.prod(shape.shape, dtype=np.int64))
     assert counts == expected
+
+
+def test_published_tower_has_one_block_and_a_norm_more():
+    """CLIP's file holds block 24 and the post-norm (scale and bias) too. They are neither stored
+    nor run here, because the feature is the second-last layer's."""
+    from svit_jax.config import default_config, model_config
+
+    config = model_config(default_config("7b").model.to_dict())
+    last = dataclasses.replace(config.vision, feature_layer=-1)
+    shapes = flat_parameters(abstract_model(dataclasses.replace(config, vision=last)))
+    tower = [shape for path, shape in shapes.items() if path.startswith("tower/")]
+    count = sum(int(np.prod(shape.shape, dtype=np.int64)) for shape in tower)
+    assert count + 2 * config.vision.embed == 303_507_456

@@ -110,6 +110,28 @@ def test_frozen_parameters_have_no_optimizer_state(single, finetune):
     assert sizes == sorted(2 * [before[name].size for name in trained])
 
 
+def test_lora_step_on_a_mesh_equals_one_device(make_run):
+    """With dropout, whose key knows no mesh; the base is in bfloat16 and has no optimizer state."""
+    config = make_run("lora", *SHAPE, *OPTIMIZER, "model.lora.rank=4", "model.lora.dropout=0.3")
+    alone = two_steps(config, MeshConfig(), 1)
+    before, metrics, moments, after = two_steps(config, MESHES[1], 8)
+    for name, value in alone[0].items():
+        np.testing.assert_array_equal(before[name], value, err_msg=f"initial {name}")
+        trained = name.startswith("projector/") or "_lora/" in name
+        assert value.dtype == (np.float32 if trained else jax.numpy.bfloat16), name
+        # A factor b of zero leaves its a without a gradient in the first update that counts.
+        moved = not np.array_equal(after[name], value)
+        assert moved == (trained and not name.endswith("_lora/a")), name
+    for name, value in alone[1].items():
+        np.testing.assert_allclose(metrics[name], value, rtol=2e-5, err_msg=name)
+    for name, value in alone[3].items():
+        if value.dtype == np.float32:
+            np.testing.assert_allclose(after[name], value, rtol=1e-5, atol=2e-5, err_msg=name)
+    sizes = sorted(leaf.size for leaf in moments if leaf.ndim)
+    trained_sizes = [v.size for v in before.values() if v.dtype == np.float32]
+    assert sizes == sorted(2 * trained_sizes)
+
+
 def test_pretraining_step_compiles_and_trains_the_projector_alone(make_run):
     config = make_run("pretrain", *SHAPE, *OPTIMIZER, "model.compute.dtype=bfloat16")
     mesh = MeshConfig(replica=2, fsdp=4)
@@ -123,7 +145,7 @@ def test_pretraining_step_compiles_and_trains_the_projector_alone(make_run):
 def test_13b_configs_are_the_7b_ones_at_another_size(configs):
     """At equal size they are equal, so a step that compiles for one compiles for the other."""
     data = "data.train=a", "data.tokenizer=b"
-    for stage in ("pretrain", "finetune"):
+    for stage in ("pretrain", "finetune", "lora"):
         small, large = (
             run_config(load_config(f"{configs}/svit_v1_5_{size}_{stage}.py:tiny", data))
             for size in ("7b", "13b")
