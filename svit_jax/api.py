@@ -22,6 +22,7 @@ from svit_jax.checkpoints.manager import (
     checkpoint_fingerprint,
     load_parameters,
     newest_checkpoint,
+    stored_parameters,
 )
 from svit_jax.evaluation.run import AnswerAll
 from svit_jax.inference.engine import Engine, Prompt
@@ -136,11 +137,13 @@ def load(
     path: PathLike,
     *,
     dtype: str = "float32",
+    parameter_dtype: str | None = None,
     mesh: MeshConfig | None = None,
     batch_size: int = 1,
 ) -> Assistant:
-    """The newest checkpoint of a training run's workdir (or one checkpoint folder in it), loaded
-    straight into its sharding. Raises UserError where the folder is not one."""
+    """The newest checkpoint of a workdir, trained or converted (or one checkpoint folder in it),
+    each parameter loaded straight into its sharding. Computes in `dtype`; keeps parameters as they
+    are stored, or cast to `parameter_dtype`. Raises UserError where the folder is not one."""
     folder = epath.Path(path)
     checkpoint = newest_checkpoint(folder)
     workdir = folder if checkpoint != folder else folder.parent.parent
@@ -149,7 +152,13 @@ def load(
     structure = abstract_model(bundle.model)
     shapes = flat_parameters(structure)
     shardings = tree_shardings(device_mesh, rules, shapes, logical_axes(structure))
-    abstract = {name: shape.update(sharding=shardings[name]) for name, shape in shapes.items()}
+    stored = stored_parameters(checkpoint)
+    abstract = {
+        name: shape.update(
+            dtype=parameter_dtype or stored.get(name, shape).dtype, sharding=shardings[name]
+        )
+        for name, shape in shapes.items()
+    }
     tokenizer = Tokenizer(bundle.tokenizer)
     engine = Engine(
         bundle.model,

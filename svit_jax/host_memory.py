@@ -1,11 +1,13 @@
-"""The C library's heap, set for steps that run on the CPU."""
+"""The C library's heap: kept for steps that run on the CPU, given back by conversions."""
 
 import ctypes
+import gc
 import platform
 
 # Names and meanings: mallopt(3); M_ARENA_MAX is in malloc.h since glibc 2.10.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _NEVER, _GROWTH = 2**31 - 1, 64 * 2**20
+_WORTH_IT = 8 * 2**20
 
 
 def keep_freed_memory() -> bool:
@@ -22,3 +24,16 @@ def keep_freed_memory() -> bool:
     settings = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER, _TOP_PAD: _GROWTH}
     taken = [mallopt(name, value) for name, value in settings.items()]
     return all(taken)
+
+
+def return_freed_memory(freed: int) -> None:
+    """Gives the kernel back what this process has freed, so that the largest array that passes, not
+    the sum of all, decides how large it grows. Where less than 8 MiB were freed it isn't worth it.
+
+    Orbax leaves arrays in reference cycles, and glibc keeps what it freed in its threads' heaps.
+    """
+    if freed < _WORTH_IT:
+        return
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

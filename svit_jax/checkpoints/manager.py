@@ -107,12 +107,15 @@ def checkpoint_fingerprint(checkpoint: PathLike) -> str:
     return file_sha256(epath.Path(checkpoint) / "parameters" / "manifest.ocdbt")
 
 
-def stored_parameters(checkpoint: PathLike) -> dict[str, Any]:
+def stored_parameters(checkpoint: PathLike) -> dict[str, jax.ShapeDtypeStruct]:
     """Path -> shape and dtype of every parameter in a checkpoint; no parameter is read."""
     with ocp.StandardCheckpointer() as reader:
         metadata = reader.metadata(_rooted(checkpoint) / "parameters")
     tree = getattr(metadata, "item_metadata", metadata)
-    return _flatten(getattr(tree, "tree", tree))
+    return {
+        path: jax.ShapeDtypeStruct(tuple(found.shape), found.dtype)
+        for path, found in _flatten(getattr(tree, "tree", tree)).items()
+    }
 
 
 def check_parameters(checkpoint: PathLike, abstract: Flat) -> None:

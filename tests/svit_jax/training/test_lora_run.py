@@ -120,7 +120,7 @@ def test_goes_on_from_a_lora_checkpoint(config, run):
 
 def test_workdir_answers_as_the_merged_model(config, run, tiny_data):
     assert read_bundle(run).model == config.model
-    assistant = svit_jax.load(run)
+    assistant = svit_jax.load(run, parameter_dtype="float32")
     engine = assistant.engine
     assert engine.config.lora == config.model.lora
     assert {array.dtype for array in engine.parameters.values()} == {jnp.dtype("float32")}
