@@ -76,8 +76,9 @@ def _rejected(value: Any, reason: str, place: str, file_name: str) -> RejectedRo
 def parse_row(value: Any) -> LlavaRow:
     """The row as a dialogue: roles alternate from a human turn on, with at least one reply.
 
-    `image` is present exactly where the first human turn holds one `<image>`; no other human turn
-    holds any. An opening turn by gpt is dropped, as LLaVA does. Raises BadRecordError.
+    With an `image`, the first human turn holds one `<image>` and no other one any. Without, it is
+    ordinary text, as LLaVA reads it. An opening turn by gpt is dropped, again as LLaVA does. Raises
+    BadRecordError.
     """
     if not isinstance(value, dict):
         raise BadRecordError(f"is a {type(value).__name__}, not an object.")
@@ -89,7 +90,8 @@ def parse_row(value: Any) -> LlavaRow:
     turns = turns[opens_with_gpt:]
     _check_order(turns)
     image = _parse_image(value.get("image"))
-    _check_markers(turns, image)
+    if image is not None:
+        _check_markers(turns)
     return LlavaRow(image, Dialogue(str(row_id), turns), opens_with_gpt)
 
 
@@ -127,11 +129,9 @@ def _parse_image(image: Any) -> str | None:
     return image
 
 
-def _check_markers(turns: tuple[Turn, ...], image: str | None) -> None:
+def _check_markers(turns: tuple[Turn, ...]) -> None:
     first, *later = (turn.text.count(IMAGE_MARKER) for turn in turns if turn.role == "human")
-    if image is not None and first != 1:
+    if first != 1:
         raise BadRecordError(f"has a picture, and {first} {IMAGE_MARKER} in its first human turn.")
-    if image is None and first:
-        raise BadRecordError(f"has {IMAGE_MARKER} in its first human turn, but no picture.")
     if any(later):
         raise BadRecordError(f"has {IMAGE_MARKER} in a human turn after the first.")

@@ -27,6 +27,12 @@ def test_an_opening_turn_by_gpt_is_dropped_as_in_llava():
     assert [turn.role for turn in parsed.dialogue.turns] == ["human", "gpt"]
 
 
+def test_a_marker_without_a_picture_is_ordinary_text_as_in_llava():
+    parsed = parse_row(pictured(HUMAN, GPT, HUMAN, GPT, image=None))
+    assert parsed.image is None
+    assert [turn.text for turn in parsed.dialogue.turns] == ["<image>\nWhat?", "That."] * 2
+
+
 @pytest.mark.parametrize(
     "value,reason",
     [
@@ -44,7 +50,6 @@ def test_an_opening_turn_by_gpt_is_dropped_as_in_llava():
         (pictured(PLAIN, GPT), "has a picture, and 0 <image>"),
         (pictured({**HUMAN, "value": "<image><image>"}, GPT), "has a picture, and 2 <image>"),
         (pictured(HUMAN, GPT, HUMAN, GPT), "a human turn after the first"),
-        (pictured(HUMAN, GPT, image=None), "but no picture"),
         (pictured(HUMAN, GPT, image=["a.jpg"]), "expected one path"),
         (pictured(HUMAN, GPT, image=""), "expected one path"),
         (pictured(HUMAN, GPT, image="/etc/passwd"), "a path in the images folder"),
