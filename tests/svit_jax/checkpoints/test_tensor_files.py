@@ -212,6 +212,22 @@ def test_torch_files_that_are_damaged(tmp_path):
         read_torch(path)
 
 
+def test_a_byte_order_that_would_unpack_to_gigabytes_is_not_unpacked(tmp_path, monkeypatch):
+    path = tmp_path / "a.bin"
+    write_torch(path, ARRAYS, byte_order=b"l" * 1_000_000, compression=zipfile.ZIP_DEFLATED)
+    unpacked = []
+    read = zipfile.ZipFile.read
+
+    def watched(archive, entry, *rest):
+        unpacked.append(getattr(entry, "filename", entry))
+        return read(archive, entry, *rest)
+
+    monkeypatch.setattr(zipfile.ZipFile, "read", watched)
+    with pytest.raises(UserError, match="not little-endian"):
+        read_torch(path)
+    assert unpacked == ["archive/data.pkl"]
+
+
 def test_folders_and_files_that_hold_none(tmp_path):
     with pytest.raises(UserError, match="holds no weights"):
         find_tensors(tmp_path)
