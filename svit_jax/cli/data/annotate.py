@@ -54,8 +54,7 @@ def annotate_job(steps: Any) -> None:
         "annotate",
         run,
         "Visual Genome, COCO or your own annotations -> scenes.jsonl",
-        "svit data annotate --vg visual_genome --coco captions_train2014.json --out scenes.jsonl\n"
-        "  svit data annotate --own annotations.jsonl --images pictures --out scenes.jsonl",
+        "svit data annotate --vg visual_genome --coco captions_train2014.json --out scenes.jsonl",
     )
     source = job.add_mutually_exclusive_group(required=True)
     source.add_argument("--vg", help="folder of the Visual Genome JSON files, zipped or not")
