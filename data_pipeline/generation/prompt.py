@@ -95,8 +95,8 @@ def compose_prompt(
     user = "\n".join(
         line for heading, lines in zip(_HEADINGS, kept, strict=True) for line in (heading, *lines)
     )
-    cut = sum(map(len, (captions, *groups))) - sum(map(len, kept))
-    return Prompt(system, user, cut)
+    lines = len(captions) + sum(len(group) for group in groups)
+    return Prompt(system, user, cut_lines=lines - sum(len(texts) for texts in kept))
 
 
 def _object_lines(scene: Scene) -> list[Line]:
