@@ -76,8 +76,8 @@ def compose_prompt(
 ) -> Prompt:
     """`build_prompt` with the templates already loaded, kept within `prompt_tokens` (estimated).
 
-    Where a scene is too long, whole lines of objects and regions are left out, in proportion, those
-    of small boxes first; captions only where no object and no region is left, the last one first.
+    Captions come first: they are cut, the last one first, only where they alone are too long. From
+    objects and regions, whole lines are left out, in proportion, those of small boxes first.
     Raises UserError where the instructions alone are too long.
     """
     system = templates[kind].strip()
