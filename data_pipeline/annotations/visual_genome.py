@@ -77,9 +77,12 @@ def read_visual_genome(
             )
         quarantine.add(record_id, reason)
 
+    root = epath.Path(folder)
+    if not root.is_dir():
+        raise UserError(f"Visual Genome: there is no folder {folder}; check the path.")
     captions = captions or {}
     unmatched = Counter() if unmatched is None else unmatched
-    streams = [_read_rows(epath.Path(folder), name, reject) for name in _LISTS]
+    streams = [_read_rows(root, name, reject) for name in _LISTS]
     for image_id, rows in join_by_image(streams):
         picture = next(_parsed(image_id, "image_data", rows[0], _parse_picture, reject), None)
         if picture is None:

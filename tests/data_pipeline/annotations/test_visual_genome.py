@@ -291,6 +291,8 @@ def test_missing_file_is_named(tmp_path):
     (tmp_path / "region_descriptions.json").unlink()
     with pytest.raises(UserError, match=r"region_descriptions\.json"):
         list(read_visual_genome(tmp_path))
+    with pytest.raises(UserError, match="there is no folder"):
+        list(read_visual_genome(tmp_path / "absent"))
 
 
 @pytest.mark.parametrize(
