@@ -8,6 +8,7 @@ from data_pipeline.common.files import PathLike
 
 # Those that the loader reads.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+Image.init()  # WebP is not among the formats that Pillow registers by itself.
 
 
 class PictureSizes:

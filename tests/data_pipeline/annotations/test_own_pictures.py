@@ -1,12 +1,15 @@
 """A user's own pictures: COCO's instances format, and a JSON line a picture."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from data_pipeline.annotations.annotate import annotate_coco, annotate_own
+from data_pipeline.annotations.picture_size import PictureSizes
 from data_pipeline.annotations.scene import PixelBox, Region, Scene, SceneObject, read_scenes
 from data_pipeline.common.errors import UserError
 
@@ -214,3 +217,23 @@ def test_files_that_cannot_be_used_are_named(tmp_path, pictures):
     with pytest.raises(UserError, match="no folder"):
         annotate_own(tmp_path / "own.jsonl", tmp_path / "absent", tmp_path / "s.jsonl")
     assert not (tmp_path / "s.jsonl").exists()
+
+
+def test_sizes_of_every_form_in_a_process_that_opened_no_picture_yet(tmp_path):
+    forms = ("webp", "jpeg", "png", "gif", "bmp")
+    for form in forms:
+        Image.new("RGB", (31, 17)).save(tmp_path / f"a.{form}")
+    code = (
+        "import sys; from data_pipeline.annotations.picture_size import PictureSizes\n"
+        "sizes = PictureSizes(sys.argv[1])\n"
+        "print({sizes.of(f'a.{form}') for form in sys.argv[2:]})"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), *forms]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "{(31, 17)}\n"
+
+
+def test_sizes_are_those_of_the_stored_pixels(tmp_path):
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.new("RGB", (31, 17)).save(tmp_path / "a.jpg", exif=turned)
+    assert PictureSizes(tmp_path).of("a.jpg") == (31, 17)
