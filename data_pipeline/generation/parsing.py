@@ -48,13 +48,17 @@ _ANSWER_ON_THE_LINE = re.compile(
 )
 _FAREWELL = re.compile(
     r"^[\s*_(]*(?:(?:please )?let me know|(?:i )?hope (?:this|these|that)\b[^.!]*\bhelp"
-    r"|feel free to|(?:these|the above) (?:questions|conversations|pairs)|would you like me to"
+    r"|feel free to (?:ask|let|reach|use|adjust|modify)\b|would you like me to"
+    r"|(?:these|the above) (?:questions|conversations|pairs)"
     r"|if you(?:['’]d| would| need| want)\b[^.!]*"
     r"\b(?:questions|conversations|examples|changes|adjust\w*|assistance|anything else)\b)",
     re.IGNORECASE,
 )
+_GREETING = re.compile(
+    r"^(?:sure|certainly|of course|absolutely|here(?:['’]s| is))\b[^\n]*:[*_\s]*\n", re.IGNORECASE
+)
 _DESCRIPTION_LABEL = re.compile(
-    r"^(?:sure[^\n]*:\s*\n+)?[\s#*_]*(?:detailed )?description(?: of the (?:image|picture))?"
+    r"^[\s#*_]*(?:detailed )?description(?: of the (?:image|picture))?"
     r"[*_\s]*[:：][*_\s]*",
     re.IGNORECASE,
 )
@@ -102,11 +106,12 @@ def parse_response(kind: str, text: str, cut_off: bool = False) -> Parsed:
     if kind == DETAIL_DESCRIPTION:
         return _parse_description(text, cut_off)
     rejections: list[Rejection] = []
-    dialogues = [list(_pairs(block, rejections)) for block in _blocks(text)]
+    blocks = [block for block in _blocks(text) if block]
+    dialogues = [list(_pairs(block, rejections)) for block in blocks]
     if not any(dialogues) and not any(r.text for r in rejections):
         fault = response_fault(text)
         raise BadRecordError(fault or f"no_pairs: no question with an answer in {excerpt(text)!r}.")
-    broken = _broken_off(dialogues, cut_off)
+    broken = _broken_off(dialogues, cut_off) if blocks[-1][-1][0] == "gpt" else None
     items: list[tuple[Turn, ...]] = []
     asked: set[str] = set()
     for dialogue in dialogues:
@@ -131,7 +136,8 @@ def parse_response(kind: str, text: str, cut_off: bool = False) -> Parsed:
 
 
 def _parse_description(text: str, cut_off: bool) -> Parsed:
-    reply = _DESCRIPTION_LABEL.sub("", text.strip(), count=1)
+    reply = _GREETING.sub("", text.strip(), count=1)
+    reply = _DESCRIPTION_LABEL.sub("", reply, count=1)
     reply = _clean(line for line in reply.splitlines() if not _RULE.match(line))
     fault = response_fault(reply)
     if fault is not None:

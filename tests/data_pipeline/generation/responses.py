@@ -233,6 +233,8 @@ DETAIL_DESCRIPTION = {
     "labelled": f"**Description:** {DESCRIPTION}",
     "titled": f"### Detailed description of the image:\n\n{DESCRIPTION}\n",
     "chatty": f"{DESCRIPTION}\n\nLet me know if you need anything else.",
+    "greeting": f"Sure! Here's a detailed description of the picture:\n\n{DESCRIPTION}",
+    "greeting and label": f"Certainly, here it is:\n**Description**: {DESCRIPTION}",
     "with thinking": f"<think>Two people? Yes.</think>\n{DESCRIPTION}",
     "fenced": f"```\n{DESCRIPTION}\n```",
 }
