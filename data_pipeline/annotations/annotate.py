@@ -135,10 +135,10 @@ def _write(
             without.update(part for part, size in sizes.items() if not size)
             without["anything"] += not any(sizes.values())
             yield scene
+        rejected.save()
         _require_content(source, counts, rejected, captions)
 
     written = write_scenes(out, counted())
-    rejected.save()
     return AnnotateReport(
         scenes=written,
         objects=counts["objects"],
@@ -159,7 +159,6 @@ def _require_content(
     captions: dict[int, tuple[str, ...]] | None,
 ) -> None:
     """Raises UserError where nothing came out, or captions were given and none found a picture."""
-    rejected.save()
     if not counts["objects"] + counts["regions"] + counts["captions"]:
         raise UserError(
             f"{source} holds no object, no region and no caption that could be used "
