@@ -55,7 +55,18 @@ class Scene:
 
 
 def scene_to_json(scene: Scene) -> dict[str, Any]:
-    return dataclasses.asdict(scene)
+    """The scene's fields by name. Spelt out: `dataclasses.asdict` takes as long as all reading."""
+    return {
+        "image_id": scene.image_id,
+        "image_file": scene.image_file,
+        "width": scene.width,
+        "height": scene.height,
+        "coco_id": scene.coco_id,
+        "captions": scene.captions,
+        "objects": [vars(item) for item in scene.objects],
+        "regions": [vars(region) for region in scene.regions],
+        "relations": [vars(relation) for relation in scene.relations],
+    }
 
 
 def scene_from_json(row: dict[str, Any]) -> Scene:

@@ -6,22 +6,30 @@ from pathlib import Path
 
 from etils import epath
 
-from data_pipeline.annotations.scene import Scene
+from data_pipeline.annotations.scene import PixelBox, Scene
 from data_pipeline.common.boxes import format_box, normalise_box
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
 from data_pipeline.generation.kinds import KINDS, REFERRING_QA
+from data_pipeline.generation.token_budget import Line, estimate_tokens, fit_lines, fit_start
 
 DETAIL_QUESTIONS = "detail_questions"
 TEMPLATE_NAMES = (*KINDS, DETAIL_QUESTIONS)
 
+PROMPT_TOKENS = 16_384
+"""Room for every picture of Visual Genome that we have seen: one of 262 regions takes 11,400."""
+
+_HEADINGS = ("(1) captions:", "(2) objects:", "(3) regions:")
+
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """`system` holds the instructions, `user` the scene."""
+    """`system` holds the instructions, `user` the scene in the published three fields;
+    `cut_lines` counts the scene's lines for which there was no room."""
 
     system: str
     user: str
+    cut_lines: int = 0
 
 
 def load_templates(folder: PathLike | None = None) -> dict[str, str]:
@@ -60,30 +68,61 @@ def build_prompt(kind: str, scene: Scene, template_folder: PathLike | None = Non
     return compose_prompt(kind, scene, load_templates(template_folder))
 
 
-def compose_prompt(kind: str, scene: Scene, templates: Mapping[str, str]) -> Prompt:
-    """`build_prompt` with the templates already loaded."""
-    return Prompt(templates[kind].strip(), scene_text(scene, region_boxes=kind == REFERRING_QA))
+def compose_prompt(
+    kind: str,
+    scene: Scene,
+    templates: Mapping[str, str],
+    prompt_tokens: int = PROMPT_TOKENS,
+) -> Prompt:
+    """`build_prompt` with the templates already loaded, kept within `prompt_tokens` (estimated).
 
-
-def scene_text(scene: Scene, region_boxes: bool) -> str:
-    """The scene as the published three fields, a line for each item.
-
-    Boxes are fractions of each axis. Regions carry boxes only if `region_boxes` says so: the
-    published prompts mention them for the referring task alone.
+    Captions come first: they are cut, the last one first, only where they alone are too long. From
+    objects and regions, whole lines are left out, in proportion, those of small boxes first.
+    Raises UserError where the instructions alone are too long.
     """
+    system = templates[kind].strip()
+    captions = [_one_line(caption) for caption in scene.captions]
+    groups = (_object_lines(scene), _region_lines(scene, boxed=kind == REFERRING_QA))
+    room = prompt_tokens - estimate_tokens("\n".join((system, *_HEADINGS)))
+    if room < 0:
+        raise UserError(
+            f"the instructions for {kind} alone take about {prompt_tokens - room} tokens, more "
+            f"than the {prompt_tokens} that a prompt may have; raise --prompt-tokens."
+        )
+    kept_captions = fit_start(captions, room)
+    room -= sum(estimate_tokens(f"{caption}\n") for caption in kept_captions)
+    kept = (kept_captions, *fit_lines(groups, room))
+    user = "\n".join(
+        line for heading, lines in zip(_HEADINGS, kept, strict=True) for line in (heading, *lines)
+    )
+    lines = len(captions) + sum(len(group) for group in groups)
+    return Prompt(system, user, cut_lines=lines - sum(len(texts) for texts in kept))
 
-    def boxed(text: str, box: tuple[int, int, int, int]) -> str:
-        return f"{text}: {format_box(normalise_box(box, scene.width, scene.height))}"
 
-    lines = ["(1) captions:"]
-    lines += [_one_line(caption) for caption in scene.captions]
-    lines += ["(2) objects:"]
-    lines += [boxed(_one_line(item.name), item.box) for item in scene.objects]
-    lines += ["(3) regions:"]
+def _object_lines(scene: Scene) -> list[Line]:
+    return [
+        Line(f"{_one_line(item.name)}: {_box_text(item.box, scene)}", _area(item.box))
+        for item in scene.objects
+    ]
+
+
+def _region_lines(scene: Scene, boxed: bool) -> list[Line]:
+    """Regions carry boxes only in the referring task: the published prompts mention them there
+    alone."""
+    lines = []
     for region in scene.regions:
         phrase = _one_line(region.phrase)
-        lines.append(boxed(phrase, region.box) if region_boxes else phrase)
-    return "\n".join(lines)
+        text = f"{phrase}: {_box_text(region.box, scene)}" if boxed else phrase
+        lines.append(Line(text, _area(region.box)))
+    return lines
+
+
+def _box_text(box: PixelBox, scene: Scene) -> str:
+    return format_box(normalise_box(box, scene.width, scene.height))
+
+
+def _area(box: PixelBox) -> int:
+    return (box.x2 - box.x1) * (box.y2 - box.y1)
 
 
 def _one_line(text: str) -> str:

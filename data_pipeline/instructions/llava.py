@@ -16,6 +16,7 @@ from data_pipeline.common.dialogue import IMAGE_MARKER, Dialogue, Turn
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.files import PathLike, require_file
 from data_pipeline.common.progress import progress
+from data_pipeline.generation.checks import box_fault
 from data_pipeline.generation.kinds import (
     COMPLEX_REASONING,
     CONVERSATION,
@@ -24,7 +25,6 @@ from data_pipeline.generation.kinds import (
     REFERRING_QA,
     require_kinds,
 )
-from data_pipeline.generation.parsing import box_fault
 from data_pipeline.generation.raw_files import RawPicture, json_list_writer
 from data_pipeline.instructions.raw import read_raw
 from data_pipeline.instructions.rows import image_path, llava_row, quarantine_beside

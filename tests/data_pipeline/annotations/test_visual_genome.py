@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -212,6 +213,9 @@ def test_boxes_are_clipped_and_empty_ones_counted(tmp_path):
         (thing(10) | {"x": "12"}, '"x" is not a number'),
         (thing(10) | {"names": []}, '"names" or "name" holds no name'),
         (thing(10) | {"object_id": 1.5}, '"object_id" is not an integer'),
+        (thing(10) | {"x": 1e300}, '"x" is too large a number'),
+        (thing(10) | {"names": [["cup"]]}, '"names" is not a list of texts'),
+        (thing(10) | {"merged_object_ids": [{}]}, '"merged_object_ids" is not a list of ids'),
         ("cup", "not a JSON object"),
     ],
 )
@@ -245,11 +249,50 @@ def test_bad_pictures_are_quarantined(tmp_path):
     }
 
 
+@pytest.mark.parametrize("url", ["http://a/../1.jpg", "http://a/VG_100K/", "1.jpg", "a/..\\\\b"])
+def test_urls_that_name_no_picture_are_quarantined(tmp_path, url):
+    write_folder(tmp_path, [picture(1), picture(2, url=url)], [(1, [])], [(1, [])])
+    quarantine = Quarantine(tmp_path / "bad.jsonl")
+    assert [s.image_id for s in read_visual_genome(tmp_path, quarantine=quarantine)] == [1]
+    assert len(quarantine) == 1 and '"url"' in quarantine.rows[0]["reason"]
+
+
+def zip_up(folder, name, inner, outer):
+    with zipfile.ZipFile(folder / outer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(folder / f"{name}.json", inner)
+        archive.writestr(f"__MACOSX/._{inner}", "shadow")
+    (folder / f"{name}.json").unlink()
+
+
+def test_files_as_downloaded_are_read(tmp_path):
+    simple_folder(tmp_path, (1, 2))
+    plain = list(read_visual_genome(tmp_path))
+    zip_up(tmp_path, "image_data", "image_data.json", "image_data.json.zip")
+    zip_up(tmp_path, "objects", "objects.json", "objects_v1_2.json.zip")
+    (tmp_path / "region_descriptions.json").rename(tmp_path / "region_descriptions_v1.json")
+    assert list(read_visual_genome(tmp_path)) == plain
+    (tmp_path / "objects_v1_4.json.zip").write_bytes(b"")
+    with pytest.raises(UserError, match="several versions"):
+        list(read_visual_genome(tmp_path))
+
+
+def test_damaged_archives_are_named(tmp_path):
+    simple_folder(tmp_path)
+    zip_up(tmp_path, "objects", "objects.json", "objects.json.zip")
+    whole = (tmp_path / "objects.json.zip").read_bytes()
+    for content in (b"", whole[:60], whole.replace(b"PK\x03\x04", b"PK\x03\x05", 1)):
+        (tmp_path / "objects.json.zip").write_bytes(content)
+        with pytest.raises(UserError, match=r"objects\.json\.zip"):
+            list(read_visual_genome(tmp_path))
+
+
 def test_missing_file_is_named(tmp_path):
     simple_folder(tmp_path)
     (tmp_path / "region_descriptions.json").unlink()
     with pytest.raises(UserError, match=r"region_descriptions\.json"):
         list(read_visual_genome(tmp_path))
+    with pytest.raises(UserError, match="there is no folder"):
+        list(read_visual_genome(tmp_path / "absent"))
 
 
 @pytest.mark.parametrize(
