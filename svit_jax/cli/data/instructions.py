@@ -16,11 +16,9 @@ def convert_job(steps: Any) -> None:
         from data_pipeline.instructions.vqa import convert_vqa
 
         if options.raw:
-            if not options.scenes:
-                raise UserError("--raw needs --scenes, for the pictures' sizes and paths.")
             report = convert(
                 options.raw,
-                options.scenes,
+                _sizes(options, "--raw"),
                 options.out,
                 kinds=options.kinds,
                 seed=options.seed,
@@ -28,8 +26,15 @@ def convert_job(steps: Any) -> None:
                 limits=_limits(options.limit),
                 merge=options.merge,
                 max_bad=options.max_bad,
+                detail_questions=options.detail_questions,
             )
             show(options, report, f"{report.rows} rows in {options.out}")
+        elif options.reverse:
+            from data_pipeline.instructions.reverse import to_raw
+
+            sizes = _sizes(options, "--reverse")
+            back = to_raw(options.reverse, sizes, options.out, options.prefix, options.max_bad)
+            show(options, back, f"{back.dialogues} dialogues in {options.out}")
         elif options.vqa:
             questions, annotations = options.vqa
             count = convert_vqa(
@@ -55,15 +60,20 @@ def convert_job(steps: Any) -> None:
         steps,
         "convert",
         run,
-        "SVIT's raw format, VQA files or captions -> LLaVA-1.5's JSON",
-        "svit data convert --raw raw --scenes scenes.jsonl --out instructions.json",
+        "SVIT's raw format, VQA files or captions -> LLaVA-1.5's JSON, and back to raw",
+        "svit data convert --raw svit --image-data image_data.json --prefix vg/ --out svit.json",
     )
     source = job.add_mutually_exclusive_group(required=True)
-    source.add_argument("--raw", help="folder of SVIT raw files (needs --scenes)")
+    source.add_argument("--raw", help="folder of SVIT raw files, or one file of all four kinds")
+    source.add_argument("--reverse", metavar="LLAVA", help="LLaVA-format JSON: back to raw files")
     source.add_argument("--vqa", nargs=2, metavar=("QUESTIONS", "ANNOTATIONS"), help="VQAv2 files")
     source.add_argument("--captions", metavar="SCENES", help="scenes file: rows for stage 1")
-    job.add_argument("--scenes", help="the scenes file of the raw files")
-    job.add_argument("--out", required=True, help="the LLaVA-format JSON to write")
+    sizes = job.add_mutually_exclusive_group()
+    sizes.add_argument("--scenes", help="the pictures' sizes and paths: a scenes file")
+    sizes.add_argument("--image-data", help="the same from Visual Genome's image_data.json")
+    job.add_argument(
+        "--out", required=True, help="the LLaVA-format JSON to write; with --reverse, a folder"
+    )
     job.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     job.add_argument("--prefix", default="", help="put before picture paths, such as 'vg/'")
     job.add_argument(
@@ -80,6 +90,11 @@ def convert_job(steps: Any) -> None:
         choices=KINDS,
         help="join a picture's single questions of these kinds into one conversation",
     )
+    job.add_argument(
+        "--detail-questions",
+        metavar="TXT",
+        help="one raw file of all kinds: the questions that ask for a description, one a line",
+    )
     job.add_argument("--pairs", type=int, default=10, help="VQA pairs in one conversation")
     job.add_argument(
         "--suffix-once", action="store_true", help="VQA: ask for a short answer once a conversation"
@@ -87,6 +102,16 @@ def convert_job(steps: Any) -> None:
     job.add_argument("--captions-per-picture", type=int, default=1)
     job.add_argument("--seed", type=int, default=0)
     job.add_argument("--max-bad", type=int, help="stop after this many rejected records")
+
+
+def _sizes(options: argparse.Namespace, asking: str) -> str:
+    sizes = options.scenes or options.image_data
+    if not sizes:
+        raise UserError(
+            f"{asking} needs the pictures' sizes and paths: give --scenes (a scenes file) or "
+            "--image-data (Visual Genome's image_data.json)."
+        )
+    return sizes
 
 
 def _limits(texts: Sequence[str]) -> dict[str, int]:
