@@ -184,10 +184,17 @@ def _text_fault(text: str) -> str | None:
         return "empty_text: a question or an answer without words"
     if _REFUSAL.search(text):
         return f"refusal: {_excerpt(text)!r}"
-    source = _SOURCE.search(text)
+    source = source_mention(text)
     if source is not None:
-        return f"mentions_source: {source[0]!r}"
+        return f"mentions_source: {source!r}"
     return None
+
+
+def source_mention(text: str) -> str | None:
+    """The words that give a description or a box as the source, as no answer should; None if none
+    do."""
+    match = _SOURCE.search(text)
+    return None if match is None else match[0]
 
 
 def box_fault(text: str) -> str | None:

@@ -44,6 +44,12 @@ ID_STEMS = {
 }
 
 
+def kind_by_id(row_id: object) -> str | None:
+    """The kind that the id of a converted row names (`svit_referring_12`); None for other ids."""
+    stem = str(row_id).rpartition("_")[0]
+    return next((kind for kind, known in ID_STEMS.items() if known == stem), None)
+
+
 @dataclasses.dataclass(frozen=True)
 class ConvertReport:
     """`rows` counts the written rows by kind, `rejections` the quarantined ones by the reason."""

@@ -21,7 +21,7 @@ from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.generation.kinds import CONVERSATION, KINDS, REFERRING_QA
 from data_pipeline.generation.raw_files import RawPicture, json_list_writer, raw_to_json
 from data_pipeline.instructions.joined import kind_by_text
-from data_pipeline.instructions.llava import BOX_INSTRUCTIONS, ID_STEMS
+from data_pipeline.instructions.llava import BOX_INSTRUCTIONS, kind_by_id
 from data_pipeline.instructions.pictures import Picture, read_pictures
 from data_pipeline.instructions.raw import read_raw_rows
 
@@ -101,7 +101,7 @@ def _raw_dialogue(
     if image not in by_path:
         raise BadRecordError(f"no_picture: the sizes file has no {image!r}; is the prefix right?")
     image_id, picture = by_path[image]
-    kind = _kind_by_id(row.get("id")) or kind_by_text(turns, ())
+    kind = kind_by_id(row.get("id")) or kind_by_text(turns, ())
     if kind == REFERRING_QA:
         turns = tuple(_without_rules(turn, picture) for turn in turns)
     return kind, image_id, turns
@@ -122,11 +122,6 @@ def _turns(row: Any) -> tuple[Turn, ...]:
             text = text.replace(IMAGE_MARKER, "").strip()
         turns.append(Turn(role, text))
     return tuple(turns)
-
-
-def _kind_by_id(row_id: Any) -> str | None:
-    stem = str(row_id).rpartition("_")[0]
-    return next((kind for kind, known in ID_STEMS.items() if known == stem), None)
 
 
 def _without_rules(turn: Turn, picture: Picture) -> Turn:

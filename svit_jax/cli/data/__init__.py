@@ -5,7 +5,7 @@ from typing import Any
 
 from svit_jax.cli.data.annotate import annotate_job, toy_job
 from svit_jax.cli.data.generate import generate_job
-from svit_jax.cli.data.instructions import convert_job
+from svit_jax.cli.data.instructions import clean_job, convert_job
 from svit_jax.cli.data.records import shard_job, tokenizer_job
 
 
@@ -22,6 +22,7 @@ def data_jobs(jobs: Any) -> None:
     toy_job(steps)
     annotate_job(steps)
     generate_job(steps)
+    clean_job(steps)
     convert_job(steps)
     shard_job(steps)
     tokenizer_job(steps)

@@ -1,4 +1,4 @@
-"""`svit data convert`: instructions in LLaVA-1.5's format."""
+"""`svit data clean` and `svit data convert`: instructions, cleaned, in LLaVA-1.5's format."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,6 +7,61 @@ from typing import Any
 from data_pipeline.common.errors import UserError
 from svit_jax.cli.data.kinds import KINDS
 from svit_jax.cli.job import add_job, show
+
+
+def clean_job(steps: Any) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from data_pipeline.instructions.clean import Rules, clean_llava, clean_raw, read_ids
+        from data_pipeline.instructions.pictures import read_pictures
+
+        sizes = options.scenes or options.image_data
+        rules = Rules(
+            drop=options.drop,
+            min_pairs=options.min_pairs,
+            exclude=read_ids(options.exclude_ids) if options.exclude_ids else frozenset(),
+            known=read_pictures(sizes).keys() if sizes else None,
+        )
+        if options.raw:
+            report = clean_raw(options.raw, options.out, rules, options.max_bad)
+        else:
+            report = clean_llava(
+                options.llava, options.out, rules, sizes, options.prefix, options.max_bad
+            )
+        show(
+            options,
+            report,
+            f"kept {sum(report.kept.values())} dialogues in {options.out}; dropped: "
+            f"{report.dropped}; excluded: {report.excluded['dialogues']}; remarks (dropped only "
+            f"with --drop): {report.remarks}",
+        )
+
+    job = add_job(
+        steps,
+        "clean",
+        run,
+        "instructions without the known defects of the released data; what goes is listed",
+        "svit data clean --raw svit --out cleaned --image-data image_data.json "
+        "--exclude-ids test_image_ids.txt --drop short_dialogue duplicate",
+    )
+    source = job.add_mutually_exclusive_group(required=True)
+    source.add_argument("--raw", help="folder of SVIT raw files, or one file of all four kinds")
+    source.add_argument("--llava", help="a LLaVA-format JSON file instead")
+    job.add_argument("--out", required=True, help="folder to write; with --llava, a file")
+    sizes = job.add_mutually_exclusive_group()
+    sizes.add_argument("--scenes", help="which pictures there are: a scenes file")
+    sizes.add_argument("--image-data", help="the same from Visual Genome's image_data.json")
+    job.add_argument("--prefix", default="", help="with --llava: what stands before its paths")
+    job.add_argument("--exclude-ids", metavar="TXT", help="image ids to leave out, one a line")
+    job.add_argument(
+        "--drop",
+        nargs="+",
+        default=(),
+        metavar="REMARK",
+        help="drop dialogues with these remarks too: short_dialogue, mentions_source, duplicate, "
+        "plain_question, coordinates, no_box, long_answer",
+    )
+    job.add_argument("--min-pairs", type=int, default=5, help="fewer is a short_dialogue")
+    job.add_argument("--max-bad", type=int, help="stop after this many dropped dialogues")
 
 
 def convert_job(steps: Any) -> None:
