@@ -112,7 +112,7 @@ def check_sources(
         _write_mended(rows, mend, {f.image: f.found for f in findings if f.found})
     inputs = _inputs(mixture, given or {}, home) if rows is None or given or home else {}
     folders = _folders(root, mixture, wanted, findings)
-    return SourcesReport(inputs, folders, without, _problems(inputs, folders, rows is not None))
+    return SourcesReport(inputs, folders, without, _problems(inputs, folders))
 
 
 def _wanted(rows: PathLike) -> tuple[dict[str, None], int]:
@@ -202,7 +202,8 @@ def _inputs(
 def _folders(
     root: epath.Path, mixture: Mixture, wanted: Mapping[str, None], findings: list[_Finding]
 ) -> dict[str, FolderReport]:
-    counts: dict[str, dict[str, int]] = {name: {} for name in mixture.folders}
+    """By folder: those that the rows ask for, or without rows those of the mixture."""
+    counts: dict[str, dict[str, int]] = {} if wanted else {name: {} for name in mixture.folders}
     for image in wanted:
         folder = counts.setdefault(mixture.folder_of(image), {})
         folder["asked"] = folder.get("asked", 0) + 1
@@ -227,11 +228,11 @@ def _files_in(folder: epath.Path) -> int | None:
     return sum(1 for _ in folder.iterdir()) if folder.is_dir() else None
 
 
-def _problems(inputs: Mapping[str, str], folders: Mapping[str, FolderReport], looked: bool) -> str:
+def _problems(inputs: Mapping[str, str], folders: Mapping[str, FolderReport]) -> str:
     wrong = [name for name, state in inputs.items() if state != "there"]
     for name, folder in folders.items():
         if folder.faults:
             wrong.append(f"{name} ({folder.faults} of {folder.asked} pictures)")
-        elif folder.on_disk is None and (folder.asked or not looked):
+        elif folder.on_disk is None:
             wrong.append(f"{name} (no such folder)")
     return f"missing or damaged: {', '.join(wrong)}; see the report above." if wrong else ""
