@@ -221,7 +221,7 @@ def _part_of(source: _Source, row: Any) -> tuple[Part, str]:
             )
         return part, folder
     questions = tuple(
-        str(turn.get("value")).lower()
+        str(turn.get("value")).lower().replace("\u2019", "'")
         for turn in conversations
         if isinstance(turn, dict) and turn.get("from") == "human"
     )

@@ -22,7 +22,7 @@ FORMS: dict[str, tuple[str | None, list[list[str]]]] = {
     "textcaps": ("textvqa/train_images/{}.jpg", [[CAPTION]]),
     "vg": (VG, [[REGION, PLACE], [PLACE]]),
     "refcoco": (COCO, [[REGION], [PLACE, REGION, PLACE, PLACE]]),
-    "a_okvqa": (COCO, [["What is it?" + LETTER]]),
+    "a_okvqa": (COCO, [["What is it?" + LETTER], ["And that?" + LETTER.replace("'", "\u2019")]]),
     "okvqa": (COCO, [["What is it for?" + SHORT], ["What is it?" + SHORT, "And that?"]]),
     "vqav2": (COCO, [["Is it?" + SHORT, "Is he?", "Is she?"], ["Q?" + SHORT, *["Is it?"] * 9]]),
     "llava_instruct": (COCO, [["What is happening?"], ["Describe it.", "Why?", "How?"]]),
