@@ -99,8 +99,8 @@ def raw_rows(kind: str, pictures: int, dialogues: int, text: Text) -> Iterator[d
         }
 
 
-def write_raw_world(folder: Path, scale: float) -> int:
-    """Raw files and image_data.json; returns how many questions there are."""
+def write_raw_world(folder: Path, scale: float) -> None:
+    """Writes raw files and image_data.json."""
     pictures = max(1, int(PICTURES * scale))
     rng = random.Random(0)
     with json_list_writer(folder / "image_data.json") as write:
@@ -114,14 +114,10 @@ def write_raw_world(folder: Path, scale: float) -> int:
                     "height": rng.randint(300, 1280),
                 }
             )
-    questions = 0
     for seed, (kind, count) in enumerate(DIALOGUES.items()):
-        dialogues = int(count * scale)
-        questions += dialogues * (CONVERSATION_PAIRS if kind == "conversation" else 1)
         with json_list_writer(folder / "raw" / f"{kind}.json") as write:
-            for row in raw_rows(kind, pictures, dialogues, Text(seed)):
+            for row in raw_rows(kind, pictures, int(count * scale), Text(seed)):
                 write(row)
-    return questions
 
 
 def write_mixture(folder: Path, scale: float) -> None:
@@ -177,51 +173,65 @@ def measured(*arguments: str) -> dict[str, float]:
     }
 
 
+COMMANDS = ("clean", "convert", "reverse", "mix")
+
+
+def commands(work: Path) -> dict[str, tuple[str, ...]]:
+    raw, sizes = str(work / "raw"), str(work / "image_data.json")
+    paths = ("--image-data", sizes, "--prefix", "vg/")
+    return {
+        "clean": ("clean", "--raw", raw, "--out", str(work / "cleaned"), "--image-data", sizes),
+        "convert": ("convert", "--raw", raw, "--out", str(work / "llava.json"), *paths),
+        "reverse": (
+            *("convert", "--reverse", str(work / "llava.json")),
+            *("--out", str(work / "back"), *paths),
+        ),
+        "mix": (
+            *("mix", "--mixture", str(work / "mixture.yaml")),
+            *("--out", str(work / "mix.json")),
+        ),
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scale", type=float, default=1.0, help="1 is the released size")
     parser.add_argument("--folder", help="where there is room (default: a temporary folder)")
+    parser.add_argument("--input", help="a folder that this program kept: no input is made")
+    parser.add_argument("--keep", action="store_true", help="keep the input and the results")
+    parser.add_argument("--steps", nargs="+", choices=COMMANDS, default=COMMANDS)
     parser.add_argument("--out", help="write the result as JSON into this folder")
     options = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="instructions_", dir=options.folder))
+    work = Path(options.input or tempfile.mkdtemp(prefix="instructions_", dir=options.folder))
+    result: dict[str, Any] = {"scale": options.scale}
     try:
-        start = time.perf_counter()
-        questions = write_raw_world(work, options.scale)
-        write_mixture(work, options.scale)
-        print(f"made the input in {time.perf_counter() - start:.0f} s", flush=True)
-        raw, sizes = str(work / "raw"), str(work / "image_data.json")
-        paths = ("--image-data", sizes, "--prefix", "vg/")
-        result: dict[str, Any] = {
-            "questions": questions,
-            "raw_gb": round(sum(f.stat().st_size for f in (work / "raw").iterdir()) / 1e9, 2),
-            "mixture_gb": round((work / "llava_v1_5_mix665k.json").stat().st_size / 1e9, 2),
-        }
-        commands = {
-            "clean": ("--raw", raw, "--out", str(work / "cleaned"), "--image-data", sizes),
-            "convert": ("--raw", raw, "--out", str(work / "llava.json"), *paths),
-            "reverse": ("--reverse", str(work / "llava.json"), "--out", str(work / "back"), *paths),
-            "mix": ("--mixture", str(work / "mixture.yaml"), "--out", str(work / "mix.json")),
-        }
-        for name, arguments in commands.items():
-            job = "convert" if name == "reverse" else name
-            result[name] = measured("data", job, *arguments)
+        if not options.input:
+            start = time.perf_counter()
+            write_raw_world(work, options.scale)
+            write_mixture(work, options.scale)
+            print(f"made {work} in {time.perf_counter() - start:.0f} s", flush=True)
+        result["raw_gb"] = round(sum(f.stat().st_size for f in (work / "raw").iterdir()) / 1e9, 2)
+        result["mixture_gb"] = round((work / "llava_v1_5_mix665k.json").stat().st_size / 1e9, 2)
+        for name in options.steps:
+            result[name] = measured("data", *commands(work)[name])
+            result[name]["load_average"] = round(os.getloadavg()[0], 1)
             print(json.dumps({name: result[name]}), flush=True)
-        result |= {
-            "load_average": round(os.getloadavg()[0], 1),
-            "cores": os.cpu_count(),
-            "machine": platform.processor() or platform.machine(),
-            "command": f"python benchmarks/instructions.py --scale {options.scale}",
-        }
-        peak = max(result[name]["peak_gib"] for name in commands)
-        if peak > LIMIT_GIB:
-            print(f"not as promised: {peak} GiB of {LIMIT_GIB}", file=sys.stderr)
-            return 1
-        if options.out:
-            path = Path(options.out) / "instructions.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(result, indent=1) + "\n")
     finally:
-        shutil.rmtree(work)
+        if not options.keep and not options.input:
+            shutil.rmtree(work)
+    result |= {
+        "cores": os.cpu_count(),
+        "machine": platform.processor() or platform.machine(),
+        "command": f"python benchmarks/instructions.py --scale {options.scale}",
+    }
+    if options.out:
+        path = Path(options.out) / "instructions.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+    peak = max(result[name]["peak_gib"] for name in options.steps)
+    if peak > LIMIT_GIB:
+        print(f"not as promised: {peak} GiB of {LIMIT_GIB}", file=sys.stderr)
+        return 1
     return 0
 
 

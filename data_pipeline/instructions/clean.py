@@ -81,13 +81,13 @@ def clean_raw(
 ) -> CleanReport:
     """Writes the raw files of the folder `raw` cleaned into the folder `out`, under their names.
 
-    `raw` may also be one file in which the kinds are joined. Beside the files stand
+    `raw` may also be one of the files, or one in which the kinds are joined. Beside the files stand
     `quarantine.jsonl`, with every dropped dialogue, and `report.json`. A dialogue with a defect
     goes as a whole, since what follows may refer to it; a picture without dialogues goes too.
     """
     source, folder = epath.Path(raw), epath.Path(out)
-    joined = source.exists() and not source.is_dir()
-    files = [source] if joined else [source / f"{kind}.json" for kind in KINDS]
+    alone = source.exists() and not source.is_dir()
+    files = [source] if alone else [source / f"{kind}.json" for kind in KINDS]
     files = [path for path in files if path.exists()]
     if not files:
         raise UserError(f"{raw} holds none of the raw files {', '.join(KINDS)} (.json).")
@@ -97,7 +97,7 @@ def clean_raw(
     with contextlib.ExitStack() as stack:
         for path in files:
             write = stack.enter_context(json_list_writer(folder / path.name))
-            kind = None if joined else path.stem
+            kind = path.stem if path.stem in KINDS else None
             for place, row in progress(read_raw_rows(path), f"clean {path.stem}", unit="picture"):
                 kept = cleaner.conversations(kind, place, row)
                 if kept:
@@ -148,7 +148,8 @@ class _Cleaner:
         self._remarks: Counter[str] = Counter()
         self._excluded_pictures: set[int | str] = set()
         self._excluded_dialogues = 0
-        self._listed: Counter[str] = Counter()
+        self._listed_empty = 0
+        self._listed_described = 0
         self._asked: set[bytes] = set()
 
     def conversations(self, kind: str | None, place: str, row: Any) -> list[Any]:
@@ -201,8 +202,11 @@ class _Cleaner:
             return False
         kind = kind or kind_by_text(turns, ())
         reason = self._judge(kind, image, turns)
-        if kind == DETAIL_DESCRIPTION and image in EMPTY_DESCRIPTIONS:
-            self._listed[(reason or "").partition(":")[0]] += 1
+        if image in EMPTY_DESCRIPTIONS:
+            if reason is not None and reason.startswith("message_is_empty"):
+                self._listed_empty += 1
+            elif kind == DETAIL_DESCRIPTION:
+                self._listed_described += 1
         if reason is not None:
             self._quarantine.add(name, reason)
             return False
@@ -235,7 +239,6 @@ class _Cleaner:
     def finish(self, path: PathLike) -> CleanReport:
         """Writes the quarantine and the report."""
         self._quarantine.save()
-        empty = self._listed.pop("message_is_empty", 0)
         report = CleanReport(
             kept=dict(self._kept),
             dropped=self._quarantine.counts(),
@@ -244,8 +247,8 @@ class _Cleaner:
                 "pictures": len(self._excluded_pictures),
                 "dialogues": self._excluded_dialogues,
             },
-            listed_empty=empty,
-            listed_described=self._listed.total(),
+            listed_empty=self._listed_empty,
+            listed_described=self._listed_described,
         )
         write_json(path, dataclasses.asdict(report))
         return report

@@ -72,8 +72,8 @@ def convert(
 ) -> ConvertReport:
     """Writes raw instructions of `kinds` as one LLaVA-1.5 file, in the raw files' order.
 
-    `raw` is a folder with a file for each kind, or one file in which the kinds are joined: they are
-    then told apart by their text (`kind_by_text`), descriptions by the questions in
+    `raw` is a folder with a file for each kind, one of these files, or one in which the kinds are
+    joined: they are then told apart by their text (`kind_by_text`), descriptions by the questions in
     `detail_questions`, a text file with one a line. `sizes` is a scenes file or Visual Genome's
     image_data.json.
 
@@ -123,7 +123,7 @@ def _raw_files(raw: PathLike, kinds: Collection[str]) -> dict[str, epath.Path]:
     """The files by kind; one in which all are joined stands under an empty name."""
     path = epath.Path(raw)
     if path.exists() and not path.is_dir():
-        return {"": path}
+        return {path.stem if path.stem in KINDS else "": path}
     return {kind: require_file(path / f"{kind}.json", f"raw {kind} file") for kind in kinds}
 
 

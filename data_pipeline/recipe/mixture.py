@@ -15,7 +15,7 @@ from etils import epath
 
 from data_pipeline.common.dialogue import IMAGE_MARKER
 from data_pipeline.common.errors import BadRecordError, UserError
-from data_pipeline.common.files import PathLike, file_sha256, write_json
+from data_pipeline.common.files import PathLike, content_hash, file_sha256, write_json
 from data_pipeline.common.progress import progress
 from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.generation.raw_files import json_list_writer
@@ -90,7 +90,9 @@ def mix(
         manifest=str(target.parent / f"{target.stem}.manifest.json"),
         sha256=file_sha256(target),
     )
-    _write_manifest(report, mixture, sources, seed if shuffle else None)
+    used = {source.name: source.path for source in sources}
+    used |= {name: files[name] for name in given or {}}
+    _write_manifest(report, mixture, used, seed if shuffle else None)
     return report
 
 
@@ -265,24 +267,25 @@ def _count_problems(mixture: Mixture, counts: Mapping[str, int], notes: list[str
 
 
 def _write_manifest(
-    report: MixReport, mixture: Mixture, sources: list[_Source], seed: int | None
+    report: MixReport, mixture: Mixture, used: Mapping[str, epath.Path], seed: int | None
 ) -> None:
-    """What makes the file again, without times or paths, so that the same mixture gives the same
-    manifest."""
+    """Writes what makes the file again, without times or folders, so that the same mixture gives
+    the same manifest."""
     left_out = {part.name for part in mixture.parts if part.leave_out}
     expected = {part.name: part.rows for part in mixture.parts}
     write_json(
         report.manifest,
         {
             "mixture": mixture.name,
+            "rules": content_hash([dataclasses.asdict(part) for part in mixture.parts]),
             "version": importlib.metadata.version("svit-jax"),
             "order": "parts" if seed is None else "shuffled",
             "seed": seed,
             "rows": report.rows,
             "sha256": report.sha256,
             "inputs": {
-                source.name: {"file": source.path.name, "sha256": file_sha256(source.path)}
-                for source in sources
+                name: {"file": path.name, "sha256": file_sha256(path)}
+                for name, path in used.items()
             },
             "parts": {
                 name: {"rows": rows, "expected": expected[name], "taken": name not in left_out}

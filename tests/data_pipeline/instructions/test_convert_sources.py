@@ -106,6 +106,11 @@ def test_a_joined_file_gives_the_same_rows(tmp_path: Path, raw: Path, sizes: Pat
     assert report.rows == {"complex_reasoning": 4}
 
 
+def test_one_file_of_the_four_is_its_kind(tmp_path: Path, raw: Path, sizes: Path) -> None:
+    report = convert(raw / "detail_description.json", sizes, tmp_path / "out.json")
+    assert report.rows["detail_description"] == 1 and sum(report.rows.values()) == 1
+
+
 def by_image(kind: str, image_id: int) -> list[dict[str, Any]]:
     return [c for row in RAW[kind] if row["image_id"] == image_id for c in row["conversations"]]
 

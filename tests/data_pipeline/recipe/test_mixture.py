@@ -180,6 +180,8 @@ def test_llava_instruct_is_subtracted_by_its_own_file(tmp_path: Path) -> None:
     given = {"llava_instruct": tmp_path / "llava_instruct_150k.json"}
     report = mix(small_mixture(), out, given=given, home=home)
     assert parts_of(read(out)) == TAKEN and report.parts == COUNTS
+    used = read(tmp_path / "mix.manifest.json")["inputs"]
+    assert set(used) == {"svit_core", "llava_mix", "llava_instruct"}
     (tmp_path / "llava_instruct_150k.json").write_text(json.dumps(originals[1:]))
     with pytest.raises(UserError, match="has 156 rows, expected 157; 1 rows are of no"):
         mix(small_mixture(), out, given=given, home=home)
