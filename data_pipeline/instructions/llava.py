@@ -73,8 +73,8 @@ def convert(
     """Writes raw instructions of `kinds` as one LLaVA-1.5 file, in the raw files' order.
 
     `raw` is a folder with a file for each kind, one of these files, or one in which the kinds are
-    joined: they are then told apart by their text (`kind_by_text`), descriptions by the questions in
-    `detail_questions`, a text file with one a line. `sizes` is a scenes file or Visual Genome's
+    joined: they are then told apart by their text (`kind_by_text`), descriptions by the questions
+    in `detail_questions`, a text file with one a line. `sizes` is a scenes file or Visual Genome's
     image_data.json.
 
     `limits` gives the most dialogues that are kept of a picture, by kind (a random choice by
