@@ -224,17 +224,14 @@ class _Cleaner:
         found = {
             text.partition(":")[0]: text for text in remarks(kind, turns, self._rules.min_pairs)
         }
-        if self._asked_before(kind, image, turns):
+        questions = _question_key(kind, image, turns)
+        if questions in self._asked:
             found["duplicate"] = "duplicate: an earlier dialogue about this picture asks the same"
         self._remarks.update(found.keys())
-        return next((text for code, text in found.items() if code in self._rules.drop), None)
-
-    def _asked_before(self, kind: str, image: int | str, turns: Sequence[Turn]) -> bool:
-        questions = "\n".join(turn.text.strip().lower() for turn in turns[::2])
-        key = hashlib.blake2b(f"{kind}/{image}/{questions}".encode(), digest_size=8).digest()
-        before = key in self._asked
-        self._asked.add(key)
-        return before
+        reason = next((text for code, text in found.items() if code in self._rules.drop), None)
+        if reason is None:
+            self._asked.add(questions)
+        return reason
 
     def finish(self, path: PathLike) -> CleanReport:
         """Writes the quarantine and the report."""
@@ -252,6 +249,11 @@ class _Cleaner:
         )
         write_json(path, dataclasses.asdict(report))
         return report
+
+
+def _question_key(kind: str, image: int | str, turns: Sequence[Turn]) -> bytes:
+    questions = "\n".join(turn.text.strip().lower() for turn in turns[::2])
+    return hashlib.blake2b(f"{kind}/{image}/{questions}".encode(), digest_size=8).digest()
 
 
 def _without_marker(conversations: Any) -> Any:

@@ -107,6 +107,16 @@ def test_a_remark_is_counted_and_dropped_by_choice(
     assert report.dropped == {code: 1}
 
 
+def test_of_two_that_ask_the_same_the_good_one_stays(tmp_path: Path) -> None:
+    mention = conversation("Is it warm?", "Based on the description, it is.")
+    good = conversation("Is it warm?", "It is.")
+    report, left = run(
+        tmp_path, "complex_reasoning", mention, good, good, drop=["duplicate", "mentions_source"]
+    )
+    assert left == [good]
+    assert report.dropped == {"mentions_source": 1, "duplicate": 1}
+
+
 def test_the_number_of_pairs_is_a_choice(tmp_path: Path) -> None:
     assert run(tmp_path, "conversation", talk(5))[0].remarks == {}
     assert run(tmp_path, "conversation", talk(5), min_pairs=6)[0].remarks == {"short_dialogue": 1}
