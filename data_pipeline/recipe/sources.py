@@ -25,10 +25,12 @@ _BATCH = 4096
 @dataclasses.dataclass(frozen=True)
 class FolderReport:
     """A folder's pictures: `on_disk` files in it, of about `expected`; of those that the rows ask
-    for (`asked`), how many are absent, empty, cut off or broken, or stand under another name."""
+    for (`asked`), how many are absent, empty, cut off or broken, or stand under another name.
+    `parts` of the mixture have their pictures there."""
 
     on_disk: int | None
     expected: int | None
+    parts: tuple[str, ...] = ()
     asked: int = 0
     missing: int = 0
     empty: int = 0
@@ -65,7 +67,8 @@ class SourcesReport:
                     f"{folder.empty} empty, {folder.damaged} damaged, "
                     f"{folder.other_name} under another name"
                 )
-            lines.append(f"{name}/: {state}")
+            parts = f" ({', '.join(folder.parts)})" if folder.parts else ""
+            lines.append(f"{name}/{parts}: {state}")
             if folder.on_disk is None or folder.faults:
                 lines += [f"  from {folder.origin}"] if folder.origin else []
                 lines += [f"  {folder.mend}"] if folder.mend else []
@@ -192,10 +195,13 @@ def _inputs(
     states = {}
     for name, path in mixture.files(given, home).items():
         size = _file_size(path)
-        origin = mixture.inputs[name].origin if name in mixture.inputs else ""
-        states[name] = "there" if size else f"{path} is {'empty' if size == 0 else 'missing'}"
-        if not size and origin:
-            states[name] += f"; from {origin}"
+        if size:
+            states[name] = "there"
+            continue
+        parts = [part.name for part in mixture.parts if name in (part.input, part.name)]
+        states[name] = f"{path} is {'missing' if size is None else 'empty'} ({', '.join(parts)})"
+        if name in mixture.inputs and mixture.inputs[name].origin:
+            states[name] += f"; from {mixture.inputs[name].origin}"
     return states
 
 
@@ -217,6 +223,11 @@ def _folders(
         reports[name] = FolderReport(
             on_disk=_files_in(root / name),
             expected=described.pictures if described else None,
+            parts=tuple(
+                part.name
+                for part in mixture.parts
+                if part.folder == name.partition("/")[0] and not part.leave_out
+            ),
             origin=described.origin if described else "",
             mend=described.mend if described else "",
             **counted,

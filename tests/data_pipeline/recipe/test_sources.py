@@ -117,7 +117,9 @@ def test_downloads_before_there_are_rows(tmp_path: Path) -> None:
     report = check_sources(tmp_path / "images", mixture, given=given, home=tmp_path)
     assert report.inputs["svit_core"] == "there" and "is empty" in report.inputs["llava_mix"]
     assert report.problems == "missing or damaged: llava_mix; see the report above."
-    assert "coco/train2017/: 1 files (about 118287 expected)" in report.text()
+    parts = "refcoco, a_okvqa, okvqa, vqav2"
+    assert f"coco/train2017/ ({parts}): 1 files (about 118287 expected)" in report.text()
+    assert "is empty (sharegpt, gqa, ocr_vqa, textcaps, vg, refcoco" in report.text()
     (tmp_path / "llava.json").write_text("[]")
     assert not check_sources(tmp_path / "images", mixture, given=given, home=tmp_path).problems
 
