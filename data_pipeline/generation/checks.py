@@ -88,10 +88,17 @@ def text_fault(text: str) -> str | None:
         return "empty_text: a question or an answer without words"
     if _MACHINE.search(text):
         return f"refusal: {excerpt(text)!r}"
-    source = _SOURCE.search(text)
+    source = source_mention(text)
     if source is not None:
-        return f"mentions_source: {source[0]!r}"
+        return f"mentions_source: {source!r}"
     return None
+
+
+def source_mention(text: str) -> str | None:
+    """The words that give a description or a box as the source, as no answer should; None if none
+    do."""
+    match = _SOURCE.search(text)
+    return None if match is None else match[0]
 
 
 def answer_fault(answer: str) -> str | None:

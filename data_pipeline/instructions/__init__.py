@@ -1,1 +1,1 @@
-"""SVIT's raw format, question files and captions become LLaVA-1.5's format."""
+"""SVIT's raw format, cleaned, question files and captions become LLaVA-1.5's format; and back."""

@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from etils import epath
 
-from data_pipeline.annotations.scene import Scene, read_scenes
 from data_pipeline.common.boxes import expand_text_to_square
 from data_pipeline.common.dialogue import IMAGE_MARKER, Dialogue, Turn
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.files import PathLike, require_file
 from data_pipeline.common.progress import progress
+from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.generation.checks import box_fault
 from data_pipeline.generation.kinds import (
     COMPLEX_REASONING,
@@ -26,8 +26,10 @@ from data_pipeline.generation.kinds import (
     require_kinds,
 )
 from data_pipeline.generation.raw_files import RawPicture, json_list_writer
+from data_pipeline.instructions.joined import by_kind
+from data_pipeline.instructions.pictures import Picture, read_pictures
 from data_pipeline.instructions.raw import read_raw
-from data_pipeline.instructions.rows import image_path, llava_row, quarantine_beside
+from data_pipeline.instructions.rows import llava_row, quarantine_beside
 
 BOX_INSTRUCTIONS = (
     "Provide the bounding boxes of the mentioned objects.",
@@ -42,6 +44,12 @@ ID_STEMS = {
 }
 
 
+def kind_by_id(row_id: object) -> str | None:
+    """The kind that the id of a converted row names (`svit_referring_12`); None for other ids."""
+    stem = str(row_id).rpartition("_")[0]
+    return next((kind for kind, known in ID_STEMS.items() if known == stem), None)
+
+
 @dataclasses.dataclass(frozen=True)
 class ConvertReport:
     """`rows` counts the written rows by kind, `rejections` the quarantined ones by the reason."""
@@ -50,16 +58,9 @@ class ConvertReport:
     rejections: dict[str, int]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Picture:
-    image: str
-    width: int
-    height: int
-
-
 def convert(
-    raw_folder: PathLike,
-    scenes_path: PathLike,
+    raw: PathLike,
+    sizes: PathLike,
     out: PathLike,
     kinds: Collection[str] = KINDS,
     seed: int = 0,
@@ -67,55 +68,79 @@ def convert(
     limits: Mapping[str, int] | None = None,
     merge: Collection[str] = (),
     max_bad: int | None = None,
+    detail_questions: PathLike | None = None,
 ) -> ConvertReport:
-    """Writes the raw files of `kinds` as one LLaVA-1.5 file, kind after kind.
+    """Writes raw instructions of `kinds` as one LLaVA-1.5 file, in the raw files' order.
+
+    `raw` is a folder with a file for each kind, one of these files, or one in which the kinds are
+    joined: they are then told apart by their text (`kind_by_text`), descriptions by the questions
+    in `detail_questions`, a text file with one a line. `sizes` is a scenes file or Visual Genome's
+    image_data.json.
 
     `limits` gives the most dialogues that are kept of a picture, by kind (a random choice by
     `seed`). Kinds in `merge` have single questions: those of one picture, after the limit, become
-    one conversation. `prefix` stands before the scenes' picture paths. Ids number the dialogues of
+    one conversation. `prefix` stands before the pictures' paths. Ids number the dialogues of
     the raw file, so that they don't depend on limits. Unusable dialogues go to
     `<out's stem>.quarantine.jsonl`; more than `max_bad` of them are a UserError.
     """
     kinds = require_kinds(kinds)
     limits = dict(limits or {})
     _check_choices(limits, merge)
-    pictures = {
-        scene.image_id: _Picture(image_path(scene, prefix), scene.width, scene.height)
-        for scene in _scenes(scenes_path)
-    }
-    raw_files = {
-        kind: require_file(epath.Path(raw_folder) / f"{kind}.json", f"raw {kind} file")
-        for kind in kinds
-    }
+    files = _raw_files(raw, kinds)
+    asked = _detail_questions(detail_questions)
+    pictures = read_pictures(sizes, prefix)
     quarantine = quarantine_beside(out, max_bad)
     rows = dict.fromkeys(kinds, 0)
+    numbers = dict.fromkeys(KINDS, 0)
     with json_list_writer(out) as write:
-        for kind, path in raw_files.items():
-            number = 0
-            for raw in progress(read_raw(path, quarantine), f"convert {kind}", unit="picture"):
-                first, number = number, number + len(raw.dialogues)
-                picture = pictures.get(raw.image_id)
-                if picture is None:
-                    quarantine.add(
-                        f"{kind}/{raw.image_id}",
-                        f"no_scene: the scenes file {scenes_path} has no such image.",
-                    )
-                    continue
-                usable = []
-                for place, turns in _chosen(kind, raw, limits, seed):
-                    row_id = f"{ID_STEMS[kind]}_{first + place}"
-                    try:
-                        usable.append(Dialogue(row_id, _convert(kind, turns, picture)))
-                    except BadRecordError as error:
-                        quarantine.add(row_id, str(error), image_id=raw.image_id)
-                for dialogue in _merged(usable) if kind in merge else usable:
-                    turns = dialogue.turns
-                    if kind == REFERRING_QA:
-                        turns = _with_instructions(dialogue, seed)
-                    write(llava_row(dialogue.id, picture.image, turns))
-                    rows[kind] += 1
+        for kind, part in _parts(files, asked, quarantine):
+            first = numbers[kind]
+            numbers[kind] += len(part.dialogues)
+            if kind not in rows:
+                continue
+            picture = pictures.get(part.image_id)
+            if picture is None:
+                quarantine.add(f"{kind}/{part.image_id}", f"no_picture: {sizes} has no such image.")
+                continue
+            usable = []
+            for place, turns in _chosen(kind, part, limits, seed):
+                row_id = f"{ID_STEMS[kind]}_{first + place}"
+                try:
+                    usable.append(Dialogue(row_id, _convert(kind, turns, picture)))
+                except BadRecordError as error:
+                    quarantine.add(row_id, str(error), image_id=part.image_id)
+            for dialogue in _merged(usable) if kind in merge else usable:
+                turns = dialogue.turns
+                if kind == REFERRING_QA:
+                    turns = _with_instructions(dialogue, seed)
+                write(llava_row(dialogue.id, picture.image, turns))
+                rows[kind] += 1
     quarantine.save()
     return ConvertReport(rows, quarantine.counts())
+
+
+def _raw_files(raw: PathLike, kinds: Collection[str]) -> dict[str, epath.Path]:
+    """The files by kind; one in which all are joined stands under an empty name."""
+    path = epath.Path(raw)
+    if path.exists() and not path.is_dir():
+        return {path.stem if path.stem in KINDS else "": path}
+    return {kind: require_file(path / f"{kind}.json", f"raw {kind} file") for kind in kinds}
+
+
+def _detail_questions(path: PathLike | None) -> frozenset[str]:
+    if path is None:
+        return frozenset()
+    text = require_file(path, "questions for descriptions").read_text()
+    return frozenset(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _parts(
+    files: Mapping[str, epath.Path], detail_questions: Collection[str], quarantine: Quarantine
+) -> Iterator[tuple[str, RawPicture]]:
+    for kind, path in files.items():
+        pictures = progress(read_raw(path, quarantine), f"convert {path.name}", unit="picture")
+        for picture in pictures:
+            yield from [(kind, picture)] if kind else by_kind(picture, detail_questions)
 
 
 def _check_choices(limits: Mapping[str, int], merge: Collection[str]) -> None:
@@ -131,10 +156,6 @@ def _check_choices(limits: Mapping[str, int], merge: Collection[str]) -> None:
         raise UserError("conversation cannot be merged: it has many turns; merge the other kinds.")
 
 
-def _scenes(path: PathLike) -> Iterator[Scene]:
-    yield from progress(read_scenes(path), "read scenes", unit="scene")
-
-
 def _chosen(
     kind: str, raw: RawPicture, limits: Mapping[str, int], seed: int
 ) -> list[tuple[int, tuple[Turn, ...]]]:
@@ -147,7 +168,7 @@ def _chosen(
     return [(place, raw.dialogues[place]) for place in places]
 
 
-def _convert(kind: str, turns: Sequence[Turn], picture: _Picture) -> tuple[Turn, ...]:
+def _convert(kind: str, turns: Sequence[Turn], picture: Picture) -> tuple[Turn, ...]:
     converted = []
     for turn in turns:
         text = turn.text.strip()

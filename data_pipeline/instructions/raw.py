@@ -11,7 +11,7 @@ from data_pipeline.common.files import PathLike, require_file
 from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.generation.raw_files import RawPicture, write_raw
 
-__all__ = ["RawPicture", "read_raw", "write_raw"]
+__all__ = ["RawPicture", "picture_of", "read_raw", "read_raw_rows", "turns_of", "write_raw"]
 
 _END = object()
 
@@ -19,9 +19,34 @@ _END = object()
 def read_raw(path: PathLike, quarantine: Quarantine | None = None) -> Iterator[RawPicture]:
     """Yields the pictures of one raw file.
 
-    A row of another form goes to `quarantine`; without one it is a BadRecordError that names the
-    row. Raises UserError where the file as a whole is no JSON list.
+    A row or a conversation of another form goes to `quarantine`, and a picture that has no other
+    conversation with it; without a quarantine it is a BadRecordError that names the row. Raises
+    UserError where the file as a whole is no JSON list.
     """
+    for place, row in read_raw_rows(path):
+        bad = False
+        try:
+            image_id, conversations = picture_of(row)
+        except BadRecordError as error:
+            if quarantine is None:
+                raise BadRecordError(f"{place}: {error}") from None
+            quarantine.add(place, str(error))
+            continue
+        dialogues = []
+        for item in conversations:
+            try:
+                dialogues.append(turns_of(item, image_id))
+            except BadRecordError as error:
+                if quarantine is None:
+                    raise BadRecordError(f"{place}: {error}") from None
+                quarantine.add(place, str(error), image_id=image_id)
+                bad = True
+        if dialogues or not bad:
+            yield RawPicture(image_id, tuple(dialogues))
+
+
+def read_raw_rows(path: PathLike) -> Iterator[tuple[str, Any]]:
+    """Yields the values of a raw file's list as they stand there, each with its place."""
     found = require_file(path, "raw instructions")
     with found.open("rb") as file:
         rows = ijson.items(file, "item", use_float=True)
@@ -38,15 +63,7 @@ def read_raw(path: PathLike, quarantine: Quarantine | None = None) -> Iterator[R
             if row is _END:
                 break
             number += 1
-            try:
-                picture = _picture(row)
-            except BadRecordError as error:
-                place = f"{found.name} row {number}"
-                if quarantine is None:
-                    raise BadRecordError(f"{place}: {error}") from None
-                quarantine.add(place, str(error))
-                continue
-            yield picture
+            yield f"{found.name} row {number}", row
         if number == 0:
             _require_list(found)
 
@@ -61,7 +78,8 @@ def _require_list(path: PathLike) -> None:
         )
 
 
-def _picture(row: Any) -> RawPicture:
+def picture_of(row: Any) -> tuple[int, list[Any]]:
+    """A row's image id and its conversations, unread. Raises BadRecordError."""
     if not isinstance(row, dict) or "image_id" not in row:
         raise BadRecordError('malformed_row: expected an object with the key "image_id".')
     image_id, conversations = row["image_id"], row.get("conversations")
@@ -71,10 +89,11 @@ def _picture(row: Any) -> RawPicture:
         raise BadRecordError(f"malformed_row: image_id is {image_id!r}, expected a whole number.")
     if not isinstance(conversations, list):
         raise BadRecordError(f'malformed_row: image {image_id} has no list "conversations".')
-    return RawPicture(image_id, tuple(_turns(item, image_id) for item in conversations))
+    return image_id, conversations
 
 
-def _turns(item: Any, image_id: int) -> tuple[Turn, ...]:
+def turns_of(item: Any, image_id: int) -> tuple[Turn, ...]:
+    """A conversation's turns, user and gpt in pairs. Raises BadRecordError."""
     content = item.get("content") if isinstance(item, dict) else None
     if not isinstance(content, list) or not content or len(content) % 2:
         raise BadRecordError(

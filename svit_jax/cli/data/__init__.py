@@ -5,7 +5,8 @@ from typing import Any
 
 from svit_jax.cli.data.annotate import annotate_job, toy_job
 from svit_jax.cli.data.generate import generate_job
-from svit_jax.cli.data.instructions import convert_job
+from svit_jax.cli.data.instructions import clean_job, convert_job
+from svit_jax.cli.data.mixture import mix_job, sources_job
 from svit_jax.cli.data.records import shard_job, tokenizer_job
 
 
@@ -22,6 +23,9 @@ def data_jobs(jobs: Any) -> None:
     toy_job(steps)
     annotate_job(steps)
     generate_job(steps)
+    clean_job(steps)
     convert_job(steps)
+    mix_job(steps)
+    sources_job(steps)
     shard_job(steps)
     tokenizer_job(steps)

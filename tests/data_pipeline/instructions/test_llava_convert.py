@@ -149,7 +149,7 @@ def test_unusable_dialogues_are_listed(tmp_path: Path, scenes: Path) -> None:
             "empty_text",
             "image_marker",
             "message_is_empty",
-            "no_scene",
+            "no_picture",
         ),
         1,
     )

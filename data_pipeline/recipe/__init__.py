@@ -1,0 +1,1 @@
+"""The recipe: SVIT's core subset and the 665K mixture."""
