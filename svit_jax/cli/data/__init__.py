@@ -6,6 +6,7 @@ from typing import Any
 from svit_jax.cli.data.annotate import annotate_job, toy_job
 from svit_jax.cli.data.generate import generate_job
 from svit_jax.cli.data.instructions import convert_job
+from svit_jax.cli.data.recipe import select_job
 from svit_jax.cli.data.records import shard_job, tokenizer_job
 
 
@@ -23,5 +24,6 @@ def data_jobs(jobs: Any) -> None:
     annotate_job(steps)
     generate_job(steps)
     convert_job(steps)
+    select_job(steps)
     shard_job(steps)
     tokenizer_job(steps)

@@ -1,0 +1,1 @@
+"""Which instructions a model is trained on: the core subset."""
