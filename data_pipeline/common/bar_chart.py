@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from data_pipeline.common.html import Html, element, nice_ticks
+from data_pipeline.common.html import Html, Number, element, nice_ticks
 
 _WIDTH, _RIGHT, _BOTTOM = 440, 44, 26
 _BAR, _GAP = 8, 9
@@ -12,7 +12,7 @@ _LETTER = 6.6
 def bar_chart(
     title: str,
     labels: Sequence[str],
-    series: Mapping[str, Sequence[float]],
+    series: Mapping[str, Sequence[Number]],
     x_label: str,
     percent: bool = False,
 ) -> Html:
@@ -21,7 +21,7 @@ def bar_chart(
     Values are finite and not negative. With `percent` they are shares, written as "12.5%".
     """
 
-    def written(value: float) -> str:
+    def written(value: Number) -> str:
         return f"{100 * value:.3g}%" if percent else f"{value:,.4g}"
 
     left = 10 + _LETTER * max((len(label) for label in labels), default=0)

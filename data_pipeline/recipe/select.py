@@ -134,7 +134,12 @@ def select(
         manifest=str(folder / f"{stem}.manifest.json"),
         report=str(folder / f"{stem}.report.html"),
     )
-    write_json(report.manifest, _manifest(sources, out, concepts, choices, quotas, report))
+    covered = {
+        name: {key: round(one.covered[name], 6) for key, one in vars(comparison).items()}
+        for name in selected.covered
+    }
+    manifest = _manifest(sources, out, concepts, choices, quotas, report)
+    write_json(report.manifest, {**manifest, "covered": covered})
     write_text(report.report, report_page(comparison, report.dropped_keywords, choices.yes_share))
     return report
 

@@ -18,7 +18,7 @@ class Balance:
     With Y and N such answers selected, the surplus is D = (1 - share) Y - share N. A selection may
     grow by an item as long as |D| stays within `most`, the largest surplus of a single item: then
     every item fits where D is 0, and the share that comes out differs from the wished one by at
-    most `most` / (Y + N). All of this in whole numbers (both sides times the share's denominator), so
+    most `most` / (Y + N). All in whole numbers (both sides times the share's denominator), so
     that nothing depends on rounding. Without a share everything is allowed.
     """
 

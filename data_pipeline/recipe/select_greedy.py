@@ -134,7 +134,7 @@ class _Candidates:
         return int(self._order[key & 0xFFFFFFFF])
 
 
-def _inverted(pool: Pool, keywords: int) -> tuple[Int[np.ndarray, "K"], Int[np.ndarray, "W+1"]]:
+def _inverted(pool: Pool, keywords: int) -> tuple[Int[np.ndarray, "K"], Int[np.ndarray, "E"]]:
     """The items that hold each keyword, one keyword after another, and where each one's start."""
     item = np.repeat(np.arange(len(pool), dtype=np.int32), pool.overlap)
     starts = np.concatenate(([0], np.cumsum(pool.frequency(keywords))))

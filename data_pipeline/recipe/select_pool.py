@@ -75,8 +75,8 @@ class Pool:
 
 
 def _gather(
-    values: Int[np.ndarray, "K"], starts: Int[np.ndarray, "N+1"], items: Int[np.ndarray, "S"]
-) -> tuple[Int[np.ndarray, "k"], Int[np.ndarray, "S+1"]]:
+    values: Int[np.ndarray, "K"], starts: Int[np.ndarray, "E"], items: Int[np.ndarray, "S"]
+) -> tuple[Int[np.ndarray, "L"], Int[np.ndarray, "F"]]:
     """The items' stretches of `values`, one after another, and where each starts."""
     lengths = np.diff(starts)[items]
     ends = np.concatenate(([0], np.cumsum(lengths)))

@@ -90,8 +90,9 @@ def _dropped(dropped: Mapping[str, int]) -> Html:
         return element("p", "No keyword was rarer than the threshold.")
     listed = ", ".join(f"{keyword} ({count})" for keyword, count in dropped.items())
     return element(
-        "p",
-        f"{len(dropped)} keywords were rarer than the threshold (items that hold them): {listed}.",
+        "details",
+        element("summary", f"{len(dropped)} keywords were rarer than the threshold"),
+        element("p", f"With the number of items that hold each: {listed}."),
         class_="small",
     )
 
@@ -111,8 +112,8 @@ def _kinds(sets: Sets) -> Html:
 
 def _lengths(sets: Sets) -> Html:
     lines = [Series(name, one.lengths) for name, one in sets.items()]
-    words = f"words in an item, in steps of {LENGTH_STEP}; {LONGEST} and more at the end"
-    return line_chart("Lengths", lines, words, "share of items")
+    title = f"Lengths, in steps of {LENGTH_STEP}, all from {LONGEST} on at the end"
+    return line_chart(title, lines, "words in an item", "share of items")
 
 
 def _openings(sets: Sets) -> list[Html]:
