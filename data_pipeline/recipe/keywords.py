@@ -72,9 +72,10 @@ class KeywordMatcher:
         single, phrases = self._single, self._phrases
         different = set(words)
         found = {single[word] for word in different if word in single}
-        if not phrases.keys().isdisjoint(different):
-            for place, word in enumerate(words):
-                for phrase, number in phrases.get(word, ()):
+        heads = different.intersection(phrases)
+        for place, word in enumerate(words if heads else ()):
+            if word in heads:
+                for phrase, number in phrases[word]:
                     if number not in found and tuple(words[place : place + len(phrase)]) == phrase:
                         found.add(number)
         return found
