@@ -73,11 +73,16 @@ class Choices:
 
 @dataclasses.dataclass(frozen=True)
 class SelectReport:
-    """What was selected from what; `dropped_keywords` were rarer than the threshold."""
+    """What was selected from what.
+
+    `repeated` items stood in the input before, word for word, and were left out of `from_items`;
+    `dropped_keywords` (with the number of items that hold them) were rarer than the threshold.
+    """
 
     items: int
     kinds: dict[str, int]
     from_items: int
+    repeated: int
     yes: int
     no: int
     keywords: int
@@ -101,11 +106,15 @@ def select(
     Raises UserError where the choices cannot be met.
     """
     for source in sources:
-        require_file(source.path, "instructions file")
+        if require_file(source.path, "instructions file") == epath.Path(out):
+            raise UserError(f"--out {out} is one of the inputs; choose another file.")
     quarantine = quarantine_beside(out, max_bad)
     items = read_items(sources, choices.unit, quarantine)
     pool = measure_items(progress(items, "measure", unit="item"), concepts.keywords, choices.seed)
     quarantine.save()
+    places = pool.first_of_each()
+    repeated = len(pool) - len(places)
+    pool = pool.take(places) if repeated else pool
     available = {kind: int((pool.kind == KINDS.index(kind)).sum()) for kind in KINDS}
     quotas = settle_quotas(choices.count, choices.quotas, available)
     frequency = pool.frequency(len(concepts.keywords))
@@ -113,7 +122,7 @@ def select(
     pool = pool.keep_keywords(kept)
     balance = Balance.of_items(choices.yes_share, pool.yes, pool.no)
     chosen = choose(pool, quotas, balance, choices.first_cap)
-    _copy(sources, choices.unit, chosen, out)
+    _copy(sources, choices.unit, places[chosen], out)
 
     comparison = compare(pool, chosen, concepts, kept, choices.first_cap, choices.seed)
     selected = comparison.selected
@@ -122,6 +131,7 @@ def select(
         items=len(chosen),
         kinds=dict(selected.kinds),
         from_items=len(pool),
+        repeated=repeated,
         yes=selected.yes,
         no=selected.no,
         keywords=int(kept.sum()),
@@ -186,6 +196,7 @@ def _manifest(
         "concepts": {"hash": concepts.hash, "keywords": report.keywords},
         "counts": {
             "from_items": report.from_items,
+            "repeated": report.repeated,
             "items": report.items,
             "kinds": report.kinds,
             "yes": report.yes,

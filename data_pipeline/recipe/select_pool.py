@@ -59,6 +59,10 @@ class Pool:
         before = np.concatenate(([0], np.cumsum(stays, dtype=np.int64)))
         return dataclasses.replace(self, keywords=self.keywords[stays], starts=before[self.starts])
 
+    def first_of_each(self) -> Int[np.ndarray, "D"]:
+        """The places of the items that no equal item stands before, ascending."""
+        return np.sort(np.unique(self.tie, return_index=True)[1])
+
     def take(self, items: Int[np.ndarray, "S"]) -> "Pool":
         """The pool of these items alone, in this order."""
         columns = {

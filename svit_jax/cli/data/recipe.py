@@ -40,8 +40,8 @@ def select_job(steps: Any) -> None:
             options,
             report,
             f"{report.items:,} of {report.from_items:,} items in {options.out}: {report.kinds}, "
-            f"{report.yes:,} yes and {report.no:,} no; rejected: {report.rejections}; "
-            f"plots: {report.report}",
+            f"{report.yes:,} yes and {report.no:,} no; repeated: {report.repeated:,}; "
+            f"rejected: {report.rejections}; plots: {report.report}",
         )
 
     job = add_job(

@@ -21,6 +21,7 @@ from data_pipeline.recipe.select import Choices, select
 from data_pipeline.recipe.select_compare import compare
 from data_pipeline.recipe.select_items import Source, parse_source, read_items
 from data_pipeline.recipe.select_pool import measure_items
+from data_pipeline.recipe.select_quotas import CORE_COUNT
 
 Row = dict[str, Any]
 WORDS = [f"w{chr(97 + place)}x" for place in range(20)]
@@ -141,6 +142,14 @@ def test_bad_rows_are_listed_and_too_many_stop(
         select([Source(path)], path.parent / "c.json", CONCEPTS, Choices(count=60), max_bad=2)
 
 
+def test_a_row_that_stands_twice_counts_once(
+    many_rows: list[Row], write_rows: Callable[..., Path]
+) -> None:
+    report, chosen = run(write_rows([*many_rows, *many_rows[:300]]), count=400, yes_share=None)
+    assert (report.from_items, report.repeated) == (400, 300)
+    assert chosen == many_rows
+
+
 def test_one_file_a_kind(
     many_rows: list[Row], write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -191,6 +200,14 @@ def test_too_few_rows_are_an_error_and_leave_no_file(
     with pytest.raises(UserError, match=r"101 detail_description \(there are 100\)"):
         run(path, count=200, quotas={"detail_description": 101})
     assert not (path.parent / "core.json").exists()
+    with pytest.raises(UserError, match="one of the inputs"):
+        run(path, path.name)
+
+
+@pytest.mark.parametrize("wrong", [{"cap": 0}, {"min_frequency": 2.0}, {"unit": "word"}])
+def test_choices_that_cannot_be_are_explained(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=str(next(iter(wrong.values())))):
+        Choices(**wrong)
 
 
 def test_the_comparison_counts_what_stands_in_the_texts(
@@ -227,8 +244,9 @@ def test_the_report_is_whole(many_rows: list[Row], write_rows: Callable[..., Pat
 def test_the_command(
     many_rows: list[Row], write_rows: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from svit_jax.cli import main
+    from svit_jax.cli import main, make_parser
 
+    assert make_parser().parse_args(["data", "select"]).count == CORE_COUNT == 157_712
     path = write_rows(many_rows)
     out = path.parent / "core.json"
     files = ["--llava", str(path), "--out", str(out)]
