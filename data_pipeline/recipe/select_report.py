@@ -1,5 +1,6 @@
 """The page about a selection: what it holds more of than a random choice, in plots."""
 
+import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
@@ -79,10 +80,11 @@ def _concepts(sets: Sets) -> list[Html]:
 
 def _keywords(sets: Sets) -> Html:
     lines = [
-        Series(name, list(enumerate(sets[name].keyword_counts, start=1)))
+        Series(name, [(k, math.log10(n)) for k, n in enumerate(sets[name].keyword_counts, 1) if n])
         for name in ("random", "selected")
     ]
-    return line_chart("Items with each keyword", lines, "keywords, most frequent first", "items")
+    ranked = "keywords, most frequent first"
+    return line_chart("Items with each keyword", lines, ranked, "items (log10)")
 
 
 def _dropped(dropped: Mapping[str, int]) -> Html:
