@@ -6,7 +6,8 @@
 The file has the full SVIT's number of rows of each kind (times `--scale`) in LLaVA's format. Its
 texts are what the template teacher says of the toy world, with other nouns and more sentences of
 invented words and of our keywords, so that rows are as long as SVIT's and the vocabulary is wide.
-Scale 1 needs 2.5 GB of disk.
+Scale 1 needs 2.5 GB of disk. On a machine that does other work too (`--beside` says which), the
+limit of time is held against the seconds on a core, else against the clock.
 """
 
 import argparse
@@ -163,6 +164,7 @@ def main() -> int:
             "source": source,
             **run,
             "rows_a_second": round(source["rows"] / run["seconds"]),
+            "rows_a_core_second": round(source["rows"] / run["core_seconds"]),
             "selected": {key: answer[key] for key in ("items", "kinds", "yes", "no", "keywords")},
             "cores": os.cpu_count(),
             "machine": platform.processor() or platform.machine(),
@@ -170,7 +172,9 @@ def main() -> int:
             "command": f"python benchmarks/data_select.py --scale {options.scale:g}",
         }
         print(json.dumps(result), flush=True)
-        if answer["items"] != count or run["seconds"] > 60 * MINUTES or run["peak_gib"] > LIMIT_GIB:
+        # Where others take their share of the cores, the clock says more about them.
+        seconds = run["core_seconds"] if options.beside else run["seconds"]
+        if answer["items"] != count or seconds > 60 * MINUTES or run["peak_gib"] > LIMIT_GIB:
             print(
                 f"not as promised: {count} items, {MINUTES:g} minutes, {LIMIT_GIB:g} GiB",
                 file=sys.stderr,

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from data_pipeline.generation.wording import plural
 
 _WORD = re.compile(r"[^\W\d_]+")
+# The same where the text is ASCII, in half the time.
+_ASCII_WORD = re.compile(r"[a-z]+")
 _DOUBLED = re.compile(r"[^aeiou]*[aeiou][bdgklmnprt]")
 
 Words = tuple[str, ...]
@@ -18,7 +20,8 @@ Words = tuple[str, ...]
 
 def words_of(text: str) -> list[str]:
     """The text's words in lower case; digits, hyphens and apostrophes part words."""
-    return _WORD.findall(text.lower())
+    pattern = _ASCII_WORD if text.isascii() else _WORD
+    return pattern.findall(text.lower())
 
 
 def inflections(word: str) -> set[str]:
@@ -60,22 +63,23 @@ class KeywordMatcher:
             for form in _forms(words):
                 inflected.setdefault(form, number)
         self._single: dict[str, int] = {}
-        self._phrases: dict[str, list[tuple[Words, int]]] = {}
+        self._phrases: dict[str, list[tuple[list[str], int]]] = {}
         for words, number in (inflected | exact).items():
             if len(words) == 1:
                 self._single[words[0]] = number
             else:
-                self._phrases.setdefault(words[0], []).append((words, number))
+                self._phrases.setdefault(words[0], []).append((list(words), number))
+        # Sets, since the intersection of two sets costs as much as the smaller one.
+        self._single_words, self._heads = frozenset(self._single), frozenset(self._phrases)
 
-    def find(self, words: Sequence[str]) -> set[int]:
+    def find(self, words: list[str]) -> set[int]:
         """The keywords that stand in the text of these words (as `words_of` gives them)."""
-        single, phrases = self._single, self._phrases
         different = set(words)
-        found = {single[word] for word in different if word in single}
-        heads = different.intersection(phrases)
+        found = {self._single[word] for word in different & self._single_words}
+        heads = different & self._heads
         for place, word in enumerate(words if heads else ()):
             if word in heads:
-                for phrase, number in phrases[word]:
-                    if number not in found and tuple(words[place : place + len(phrase)]) == phrase:
+                for phrase, number in self._phrases[word]:
+                    if number not in found and words[place : place + len(phrase)] == phrase:
                         found.add(number)
         return found
