@@ -60,6 +60,8 @@ th:last-child, td:last-child { padding-right: 0; }
 .grid { stroke: var(--rule); stroke-width: 1; }
 .axis { stroke: var(--soft); stroke-width: 1; }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
+rect.series-0 { fill: var(--series-0); } rect.series-1 { fill: var(--series-1); }
+rect.series-2 { fill: var(--series-2); } rect.series-3 { fill: var(--series-3); }
 .legend span { margin-right: .75rem; white-space: nowrap; }
 .key { display: inline-block; width: 1.1rem; height: .2rem; margin-right: .35rem;
   vertical-align: middle; border-radius: 1px; }

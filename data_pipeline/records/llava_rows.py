@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-import ijson
-
 from data_pipeline.common.dialogue import IMAGE_MARKER, Dialogue, Turn
-from data_pipeline.common.errors import BadRecordError, UserError
-from data_pipeline.common.files import PathLike, require_file
+from data_pipeline.common.errors import BadRecordError
+from data_pipeline.common.files import PathLike
+from data_pipeline.common.json_list import read_json_list
+
+LLAVA_FORM = 'LLaVA\'s format, [{"id": ..., "image": ..., "conversations": [...]}, ...]'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,28 +39,13 @@ def read_llava_rows(path: PathLike) -> Iterator[LlavaRow | RejectedRow]:
     The file is streamed: memory does not grow with it. Raises UserError where the file is absent,
     is not valid JSON or is not a list.
     """
-    found = require_file(path, "instructions file")
     # The name alone, so that what is written does not depend on where the inputs lie.
     file_name = os.path.basename(os.fspath(path))
-    with found.open("rb") as file:
-        if not file.read(64).lstrip().startswith(b"["):
-            raise UserError(
-                f"instructions file {found} does not hold a JSON list; expected LLaVA's format, "
-                '[{"id": ..., "image": ..., "conversations": [...]}, ...].'
-            )
-        file.seek(0)
+    for index, value in enumerate(read_json_list(path, "instructions file", LLAVA_FORM)):
         try:
-            for index, value in enumerate(ijson.items(file, "item", use_float=True)):
-                try:
-                    yield parse_row(value)
-                except BadRecordError as error:
-                    yield _rejected(value, str(error), f"{file_name}[{index}]", file_name)
-        except ijson.JSONError as error:
-            detail = " ".join(str(error).split())[:120]
-            raise UserError(
-                f"instructions file {found} is not valid JSON ({detail}); it may be cut off: "
-                "fetch or make it again."
-            ) from None
+            yield parse_row(value)
+        except BadRecordError as error:
+            yield _rejected(value, str(error), f"{file_name}[{index}]", file_name)
 
 
 def _rejected(value: Any, reason: str, place: str, file_name: str) -> RejectedRow:

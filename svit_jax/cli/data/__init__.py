@@ -7,6 +7,7 @@ from svit_jax.cli.data.annotate import annotate_job, toy_job
 from svit_jax.cli.data.generate import generate_job
 from svit_jax.cli.data.instructions import clean_job, convert_job
 from svit_jax.cli.data.mixture import mix_job, sources_job
+from svit_jax.cli.data.recipe import select_job
 from svit_jax.cli.data.records import shard_job, tokenizer_job
 
 
@@ -25,6 +26,7 @@ def data_jobs(jobs: Any) -> None:
     generate_job(steps)
     clean_job(steps)
     convert_job(steps)
+    select_job(steps)
     mix_job(steps)
     sources_job(steps)
     shard_job(steps)
