@@ -5,6 +5,7 @@ from typing import Any
 
 from svit_jax.cli.data.annotate import annotate_job, toy_job
 from svit_jax.cli.data.generate import generate_job
+from svit_jax.cli.data.inspection import check_job
 from svit_jax.cli.data.instructions import convert_job
 from svit_jax.cli.data.records import shard_job, tokenizer_job
 
@@ -25,3 +26,4 @@ def data_jobs(jobs: Any) -> None:
     convert_job(steps)
     shard_job(steps)
     tokenizer_job(steps)
+    check_job(steps)

@@ -1,0 +1,76 @@
+"""`svit data check`, `stats` and `browse`: is the dataset sound, what is in it, what does it show."""
+
+import argparse
+from typing import Any
+
+from data_pipeline.common.errors import UserError
+from svit_jax.cli.job import add_job, show
+
+
+def check_job(steps: Any) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from data_pipeline.inspection.check import check_dataset
+        from data_pipeline.inspection.check_table import check_table
+
+        report = check_dataset(
+            options.llava,
+            options.images,
+            options.data,
+            split=options.split,
+            reading=_reading(options),
+            sample=options.sample,
+            seed=options.seed,
+            exclude_ids=options.exclude_ids,
+            strict=options.strict,
+            report_path=options.report,
+        )
+        show(options, report, check_table(report))
+        if not report.passed:
+            raise UserError(
+                f"the check found {report.errors} errors and {report.warnings} warnings; mend or "
+                "leave out what is listed (--report FILE lists all of it)."
+            )
+
+    job = add_job(
+        steps,
+        "check",
+        run,
+        "validate a dataset from JSON to shard; exit code 1 on errors",
+        "svit data check --llava instructions.json --images images --data dataset",
+    )
+    _add_inputs(job)
+    _add_reading(job)
+    job.add_argument("--sample", type=int, help="decode so many pictures (default: all)")
+    job.add_argument("--exclude-ids", metavar="FILE", help="ids, one a line, that must not occur")
+    job.add_argument("--strict", action="store_true", help="warnings fail too")
+    job.add_argument("--report", metavar="FILE", help="write every finding here, as JSONL")
+    job.add_argument("--seed", type=int, default=0, help="of the sample")
+
+
+def _add_inputs(job: argparse.ArgumentParser) -> None:
+    job.add_argument("--llava", nargs="+", default=(), help="LLaVA-format JSON files")
+    job.add_argument("--images", help="folder that picture paths are relative to")
+    job.add_argument("--data", help="a dataset's folder of shards")
+    job.add_argument("--split", default="train")
+
+
+def _add_reading(job: argparse.ArgumentParser) -> None:
+    job.add_argument("--tokenizer", help="tokenizer.model: count tokens as training reads them")
+    job.add_argument("--row-length", type=int, default=2048, help="most tokens of a dialogue")
+    job.add_argument("--template", default="v1", help="v1, llava_v1, plain")
+    job.add_argument("--patches", type=int, default=576, help="tokens of a picture")
+
+
+def _reading(options: argparse.Namespace) -> Any:
+    if options.tokenizer is None:
+        return None
+    from data_pipeline.inspection.reading import Reading
+    from data_pipeline.text.templates import get_template
+    from data_pipeline.text.tokenizer import Tokenizer
+
+    return Reading(
+        Tokenizer(options.tokenizer),
+        get_template(options.template),
+        options.patches,
+        options.row_length,
+    )
