@@ -58,6 +58,7 @@ def check_shards(
         record, size, fault = loaded
         if isinstance(record, str):
             findings.add("unreadable_record", where, record)
+            counts["unreadable_records"] += 1
             continue
         counts.update(records=1, record_dialogues=len(record.dialogues))
         if entry is not None and not _agree(record, size, entry):
@@ -71,7 +72,7 @@ def check_shards(
         if fault is not None:
             findings.add("broken_picture", where, fault)
         _check_dialogues(where, record, size, findings, dialogues, ledger)
-    if counts["record_dialogues"] != header.dialogues:
+    if not counts["unreadable_records"] and counts["record_dialogues"] != header.dialogues:
         detail = f"{counts['record_dialogues']} in the records, {header.dialogues} in its header."
         findings.add("wrong_count", "dialogues", detail)
     if ledger is not None:
@@ -123,7 +124,9 @@ def _check_quarantine(
     rejected: Counter[tuple[str | None, str]] = Counter()
     path = epath.Path(folder) / f"quarantine-{header.split}.jsonl"
     if path.exists():
-        rejected.update((row.get("image"), row["id"]) for row in read_jsonl(path, "quarantine"))
+        rejected.update(
+            (row.get("image"), str(row.get("id"))) for row in read_jsonl(path, "quarantine")
+        )
     if rejected.total() != header.rejected:
         detail = f"{rejected.total()} rows in {path.name}, {header.rejected} in its header."
         findings.add("wrong_count", "rejected rows", detail)

@@ -1,4 +1,4 @@
-"""`svit data check`, `stats` and `browse`: is the dataset sound, what is in it, what does it show."""
+"""`svit data check`, `stats` and `browse`: whether a dataset is sound, and what is in it."""
 
 import argparse
 from typing import Any
