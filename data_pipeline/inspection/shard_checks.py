@@ -124,9 +124,8 @@ def _check_quarantine(
     rejected: Counter[tuple[str | None, str]] = Counter()
     path = epath.Path(folder) / f"quarantine-{header.split}.jsonl"
     if path.exists():
-        rejected.update(
-            (row.get("image"), str(row.get("id"))) for row in read_jsonl(path, "quarantine")
-        )
+        rows = read_jsonl(path, "quarantine")
+        rejected.update((row.get("image"), str(row.get("id"))) for row in rows)
     if rejected.total() != header.rejected:
         detail = f"{rejected.total()} rows in {path.name}, {header.rejected} in its header."
         findings.add("wrong_count", "rejected rows", detail)

@@ -37,12 +37,11 @@ class Made:
     On their padded squares the wide picture spans y 0.125 to 0.875, the tall one x likewise.
     """
 
-    pictures = {"vg/1.jpg": (80, 60), "vg/2.jpg": (60, 80), "coco/3.jpg": (50, 50)}
-
     def __init__(self, root: Path):
         self.root = root
         self.images = root / "images"
-        for number, (name, (width, height)) in enumerate(self.pictures.items()):
+        self.sizes = {"vg/1.jpg": (80, 60), "vg/2.jpg": (60, 80), "coco/3.jpg": (50, 50)}
+        for number, (name, (width, height)) in enumerate(self.sizes.items()):
             path = self.images / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(picture_bytes(number, width, height))

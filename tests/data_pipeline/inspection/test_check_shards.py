@@ -56,6 +56,10 @@ def wrong_features(folder):
     path.write_text(path.read_text().replace("image_id", "picture_id"))
 
 
+def a_row_too_many_left_out(folder):
+    (folder / "quarantine-train.jsonl").write_text('{"id": "a"}')
+
+
 FLAWS = [
     ({"dataset_unreadable": 1}, lambda folder: last_shard(folder).unlink()),
     ({"dataset_unreadable": 1}, lambda folder: last_shard(folder).write_bytes(b"")),
@@ -64,10 +68,7 @@ FLAWS = [
     ({"shard_damaged": 1}, header(lambda row: row["shards"][0].update(sha256="0" * 64))),
     ({"wrong_count": 1}, header(lambda row: row.update(dialogues=6))),
     ({"wrong_count": 1}, header(lambda row: row.update(rejected=1))),
-    (
-        {"wrong_count": 1},
-        lambda folder: (folder / "quarantine-train.jsonl").write_text('{"id": "a"}'),
-    ),
+    ({"wrong_count": 1}, a_row_too_many_left_out),
     ({"wrong_count": 1}, drop_last_entry),
     ({"tfds_metadata": 1}, info(lambda row: row["splits"][0].update(shardLengths=["1", "3"]))),
     ({"tfds_metadata": 1}, info(lambda row: row["splits"][0].update(numBytes="1"))),
