@@ -5,7 +5,7 @@ from typing import Any
 
 from svit_jax.cli.data.annotate import annotate_job, toy_job
 from svit_jax.cli.data.generate import generate_job
-from svit_jax.cli.data.inspection import check_job
+from svit_jax.cli.data.inspection import check_job, stats_job
 from svit_jax.cli.data.instructions import convert_job
 from svit_jax.cli.data.records import shard_job, tokenizer_job
 
@@ -27,3 +27,4 @@ def data_jobs(jobs: Any) -> None:
     shard_job(steps)
     tokenizer_job(steps)
     check_job(steps)
+    stats_job(steps)

@@ -47,6 +47,32 @@ def check_job(steps: Any) -> None:
     job.add_argument("--seed", type=int, default=0, help="of the sample")
 
 
+def stats_job(steps: Any) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from data_pipeline.inspection.statistics import dataset_statistics
+        from data_pipeline.inspection.stats_page import statistics_line, write_stats_page
+
+        statistics = dataset_statistics(
+            options.llava, options.images, options.data, options.split, _reading(options)
+        )
+        if options.out:
+            inputs = ", ".join(options.llava or [options.data])
+            write_stats_page(statistics, options.out, f"What {inputs} holds")
+        line = statistics_line(statistics)
+        show(options, statistics, f"{line} Drawn in {options.out}." if options.out else line)
+
+    job = add_job(
+        steps,
+        "stats",
+        run,
+        "draw lengths, kinds, first words, boxes, picture sizes, yes and no as an HTML page",
+        "svit data stats --data dataset --out stats.html",
+    )
+    _add_inputs(job)
+    _add_reading(job)
+    job.add_argument("--out", help="the HTML page to write")
+
+
 def _add_inputs(job: argparse.ArgumentParser) -> None:
     job.add_argument("--llava", nargs="+", default=(), help="LLaVA-format JSON files")
     job.add_argument("--images", help="folder that picture paths are relative to")
