@@ -35,6 +35,15 @@ def header_size(picture: bytes | epath.Path) -> Size | None:
         return None
 
 
+def media_type(data: bytes) -> str | None:
+    """What a browser calls the picture's format; None where the bytes are no picture's."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+            return opened.get_format_mimetype()
+    except Exception:
+        return None
+
+
 def in_threads(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """Yields the function's values in order; threads work ahead, but never far ahead."""
     remaining = iter(items)

@@ -5,7 +5,7 @@ from typing import Any
 
 from svit_jax.cli.data.annotate import annotate_job, toy_job
 from svit_jax.cli.data.generate import generate_job
-from svit_jax.cli.data.inspection import check_job, stats_job
+from svit_jax.cli.data.inspection import browse_job, check_job, stats_job
 from svit_jax.cli.data.instructions import convert_job
 from svit_jax.cli.data.records import shard_job, tokenizer_job
 
@@ -28,3 +28,4 @@ def data_jobs(jobs: Any) -> None:
     tokenizer_job(steps)
     check_job(steps)
     stats_job(steps)
+    browse_job(steps)

@@ -1,6 +1,8 @@
 """`svit data check`, `stats` and `browse`: whether a dataset is sound, and what is in it."""
 
 import argparse
+import contextlib
+import sys
 from typing import Any
 
 from data_pipeline.common.errors import UserError
@@ -71,6 +73,62 @@ def stats_job(steps: Any) -> None:
     _add_inputs(job)
     _add_reading(job)
     job.add_argument("--out", help="the HTML page to write")
+
+
+def browse_job(steps: Any) -> None:
+    def run(options: argparse.Namespace) -> None:
+        if options.serve is not None:
+            _serve(options)
+            return
+        from data_pipeline.inspection.browse_page import write_browse_page
+
+        report = write_browse_page(
+            options.data,
+            options.out,
+            options.split,
+            options.limit,
+            options.seed,
+            options.picture_side,
+        )
+        line = f"{report.records} records in {report.path} ({report.bytes / 1e6:.1f} MB)"
+        if report.faults:
+            line += f"; {report.faults} can't be shown whole: `svit data check` says why"
+        show(options, report, line)
+
+    job = add_job(
+        steps,
+        "browse",
+        run,
+        "page through records with boxes drawn, search and filters: an HTML file, or served",
+        "svit data browse --data dataset --out browse.html --limit 200",
+    )
+    job.add_argument("--data", required=True, help="a dataset's folder of shards")
+    job.add_argument("--split", default="train")
+    form = job.add_mutually_exclusive_group(required=True)
+    form.add_argument("--out", help="the HTML file to write; it needs nothing but itself")
+    form.add_argument(
+        "--serve",
+        type=int,
+        metavar="PORT",
+        help="serve all records on 127.0.0.1 instead, reading each as it is asked for",
+    )
+    job.add_argument("--limit", type=int, default=200, help="records in the file, drawn by --seed")
+    job.add_argument("--seed", type=int, default=0)
+    job.add_argument(
+        "--picture-side", type=int, default=640, help="pixels; larger ones are scaled in the file"
+    )
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from data_pipeline.inspection.server import BrowseServer
+    from data_pipeline.records.source import open_records
+
+    source = open_records(options.data, options.split)
+    with BrowseServer(source, options.serve) as server:
+        show(options, {"url": server.url}, f"{len(source):,} records at {server.url}; Ctrl-C ends.")
+        sys.stdout.flush()
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def _add_inputs(job: argparse.ArgumentParser) -> None:
