@@ -76,6 +76,14 @@ function withFound(text, searched) {
   return [...pieces, text.slice(end)];
 }
 
+/** A text, what is searched marked, an opening marker of the picture made small. */
+function shownText(text, searched) {
+  const marker = "<image>\n";
+  if (!text.startsWith(marker)) return withFound(text, searched);
+  const small = node("span", { className: "marker" }, "<image> ");
+  return [small, ...withFound(text.slice(marker.length), searched)];
+}
+
 function shownBox(piece) {
   const button = node("button", { className: "box", type: "button" }, piece.text);
   button.style.borderLeftColor = COLOURS[piece.box % COLOURS.length];
@@ -102,7 +110,7 @@ function shownDialogue(dialogue, searched) {
   shown.append(node("p", { className: "id" }, `${dialogue.id} · ${dialogue.kind} · ${rounds}`));
   for (const turn of dialogue.turns) {
     const pieces = turn.pieces.flatMap((piece) =>
-      piece.text ? [shownBox(piece)] : withFound(piece, searched));
+      piece.text ? [shownBox(piece)] : shownText(piece, searched));
     shown.append(node("p", { className: `turn ${turn.role}` }, ...pieces));
   }
   return shown;

@@ -84,9 +84,12 @@ def _controls(total: int) -> list[Html]:
         element("select", element("option", "all kinds", value=""), id="kind", aria_label="kind"),
         element("select", *rounds, id="rounds", aria_label="rounds"),
         element("label", element("input", id="boxes", type="checkbox"), " with boxes"),
-        element("button", "←", id="previous", type="button", aria_label="previous record"),
-        element("label", place, f" of {total:,}"),
-        element("button", "→", id="next", type="button", aria_label="next record"),
+        element(
+            "nav",
+            element("button", "←", id="previous", type="button", aria_label="previous record"),
+            element("label", place, f" of {total:,}"),
+            element("button", "→", id="next", type="button", aria_label="next record"),
+        ),
     ]
 
 
