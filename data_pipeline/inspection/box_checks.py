@@ -8,9 +8,9 @@ from data_pipeline.common.boxes import NormalBox
 Size = tuple[int, int]
 """A picture's width and height in pixels."""
 
-ROUNDING = 0.0015
-"""How far a box of the picture may lie outside it: two roundings to three decimals and one of the
-padding's half pixel in a picture of more than 500."""
+ROUNDING = 0.001
+"""How far a box of the picture may lie outside it, beside one pixel: two roundings to three
+decimals. The pixel is for others who round the padding, or their boxes' pixels, in another way."""
 
 # A bracket of numbers, closed or not. Fewer than two numbers, or whole ones other than four, are
 # something else: a footnote, a list.
@@ -54,7 +54,7 @@ def box_defect(values: list[float] | None, size: Size | None) -> str | None:
     if x2 <= left or x1 >= right or y2 <= top or y1 >= bottom:
         return "box_in_padding"
     outside = max(left - x1, top - y1, x2 - right, y2 - bottom)
-    return "box_reaches_padding" if outside > ROUNDING else None
+    return "box_reaches_padding" if outside > ROUNDING + 1 / max(size) else None
 
 
 def picture_region(width: int, height: int) -> NormalBox:

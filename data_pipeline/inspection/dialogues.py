@@ -14,7 +14,6 @@ from data_pipeline.common.progress import progress
 from data_pipeline.inspection.box_checks import Size
 from data_pipeline.inspection.pictures import header_size
 from data_pipeline.records.llava_rows import LlavaRow, read_llava_rows
-from data_pipeline.records.manifest import read_entries
 from data_pipeline.records.source import open_records
 
 _NUMBERED = re.compile(r"(.*?)[_.-]?\d+(?:_\d+)*", re.DOTALL)
@@ -58,9 +57,8 @@ def read_dialogues(
 
 
 def _recorded(folder: PathLike, split: str) -> Iterator[Seen]:
-    header = open_records(folder, split).header
-    entries = read_entries(folder, header)
-    for entry in progress(entries, "reading the manifest", header.records, "record"):
+    source = open_records(folder, split)
+    for entry in progress(source.entries, "reading the manifest", len(source), "record"):
         size = None
         if entry.width is not None and entry.height is not None:
             size = (entry.width, entry.height)

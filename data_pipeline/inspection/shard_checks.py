@@ -1,5 +1,6 @@
 """Checks of a written dataset: shards, manifest, TFDS's metadata and each record."""
 
+import collections
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from data_pipeline.inspection.ledger import Ledger
 from data_pipeline.inspection.pictures import decoding_fault, header_size, in_threads
 from data_pipeline.records.example import Record, record_features
 from data_pipeline.records.llava_rows import parse_row
-from data_pipeline.records.manifest import ManifestEntry, ManifestHeader, read_entries
+from data_pipeline.records.manifest import ManifestEntry, ManifestHeader
 from data_pipeline.records.source import RecordSource, open_records
 
 Loaded = tuple[Record | str, Size | None, str | None]
@@ -51,7 +52,7 @@ def check_shards(
     rejected = _check_quarantine(folder, header, findings)
     counts = Counter(shards=len(header.shards))
     decoded = _sampled(len(source), sample, seed)
-    entries = _entries(folder, header, findings)
+    entries = _entries(source, findings)
     for index, loaded in enumerate(_loaded(source, decoded)):
         entry = next(entries, None)
         where = f"record {index}"
@@ -72,6 +73,8 @@ def check_shards(
         if fault is not None:
             findings.add("broken_picture", where, fault)
         _check_dialogues(where, record, size, findings, dialogues, ledger)
+    # Only at its end does the manifest say that it has a wrong number of rows.
+    collections.deque(entries, maxlen=0)
     if not counts["unreadable_records"] and counts["record_dialogues"] != header.dialogues:
         detail = f"{counts['record_dialogues']} in the records, {header.dialogues} in its header."
         findings.add("wrong_count", "dialogues", detail)
@@ -132,11 +135,9 @@ def _check_quarantine(
     return rejected
 
 
-def _entries(
-    folder: PathLike, header: ManifestHeader, findings: Findings
-) -> Iterator[ManifestEntry]:
+def _entries(source: RecordSource, findings: Findings) -> Iterator[ManifestEntry]:
     try:
-        yield from read_entries(folder, header)
+        yield from source.entries
     except UserError as error:
         findings.add("wrong_count", "manifest", str(error))
 

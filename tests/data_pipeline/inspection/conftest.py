@@ -37,6 +37,8 @@ class Made:
     On their padded squares the wide picture spans y 0.125 to 0.875, the tall one x likewise.
     """
 
+    row = staticmethod(row)
+
     def __init__(self, root: Path):
         self.root = root
         self.images = root / "images"

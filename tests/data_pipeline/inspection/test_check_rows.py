@@ -133,6 +133,14 @@ def test_boxes_of_the_raw_format_are_seen_in_the_padding(made):
     assert counts(check_dataset([made.llava])) == {}, "not without the picture's size"
 
 
+def test_a_box_may_lie_a_pixel_outside_its_picture(made):
+    """A pixel of 80 and 0.001: 0.0135 above 0.125."""
+    made.set_text("svit_referring_0", 1, "The sign [0.1, 0.112, 0.25, 0.5].")
+    assert counts(check_dataset([made.llava], made.images)) == {}
+    made.set_text("svit_referring_0", 1, "The sign [0.1, 0.111, 0.25, 0.5].")
+    assert counts(check_dataset([made.llava], made.images)) == {"box_reaches_padding": 1}
+
+
 def test_held_out_pictures_are_found_by_their_file_name(made, tmp_path):
     ids = tmp_path / "ids.txt"
     ids.write_text("1\n77\n")

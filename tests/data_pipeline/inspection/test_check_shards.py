@@ -38,6 +38,11 @@ def drop_last_entry(folder):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
 
+def add_an_entry(folder):
+    path = folder / "manifest-train.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
+
+
 def last_shard(folder):
     return sorted(folder.glob("*.array_record-*"))[-1]
 
@@ -70,6 +75,7 @@ FLAWS = [
     ({"wrong_count": 1}, header(lambda row: row.update(rejected=1))),
     ({"wrong_count": 1}, a_row_too_many_left_out),
     ({"wrong_count": 1}, drop_last_entry),
+    ({"wrong_count": 1}, add_an_entry),
     ({"tfds_metadata": 1}, info(lambda row: row["splits"][0].update(shardLengths=["1", "3"]))),
     ({"tfds_metadata": 1}, info(lambda row: row["splits"][0].update(numBytes="1"))),
     ({"tfds_metadata": 1}, wrong_features),

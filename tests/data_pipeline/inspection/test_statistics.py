@@ -6,7 +6,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -103,7 +102,9 @@ def test_tokens_are_counted_where_a_tokenizer_is_given(made, tokenizer):
 
 
 def test_rare_kinds_are_gathered(made):
-    made.rows = [row(f"kind{chr(97 + n)}_{i}", None, "Q?", "A.") for n in range(25) for i in (0, 1)]
+    made.rows = [
+        made.row(f"kind{chr(97 + n)}_{i}", None, "Q?", "A.") for n in range(25) for i in (0, 1)
+    ]
     found = dataset_statistics([made.llava])
     assert len(found.kinds) == 21 and found.kinds["other"].dialogues == 10
     assert sum(kind.dialogues for kind in found.kinds.values()) == 50
