@@ -16,37 +16,46 @@ function matches(dialogue, filters) {
 }
 
 function wholeText(dialogue) {
-  const turns = dialogue.turns.map((turn) => turn.pieces.map((piece) => piece.text || piece).join(""));
-  return [dialogue.id, ...turns].join("\n").toLowerCase();
+  const turnText = (turn) => turn.pieces.map((piece) => piece.text || piece).join("");
+  return [dialogue.id, ...dialogue.turns.map(turnText)].join("\n").toLowerCase();
 }
 
-/** Records by place: those in the page itself, or fetched in batches from the server. */
+/** Records by place: those in the page itself, or fetched in batches from the server. `near` gives
+ * all that came with one that was asked for. */
 function recordsInPage(rows) {
-  return { total: rows.length, at: async (place) => rows[place], picture: (row) => row.picture };
+  return {
+    total: rows.length,
+    at: async (place) => rows[place],
+    near: () => rows,
+    picture: (row) => row.picture,
+  };
 }
 
 function recordsOfServer(total, batch = 50) {
   const batches = new Map();
-  const at = async (place) => {
-    const start = place - (place % batch);
-    if (!batches.has(start)) {
-      if (batches.size > 20) batches.delete(batches.keys().next().value);
-      const answer = await fetch(`records?start=${start}&count=${batch}`);
-      if (!answer.ok) throw new Error(await answer.text());
-      batches.set(start, await answer.json());
-    }
-    return batches.get(start)[place - start];
+  const load = async (start) => {
+    const answer = await fetch(`records?start=${start}&count=${batch}`);
+    if (!answer.ok) throw new Error(await answer.text());
+    if (batches.size > 20) batches.delete(batches.keys().next().value);
+    batches.set(start, await answer.json());
   };
-  return { total, at, picture: (row) => (row.image ? `picture?record=${row.index}` : undefined) };
+  const first = (place) => place - (place % batch);
+  const near = (place) => batches.get(first(place));
+  const at = async (place) => {
+    if (!near(place)) await load(first(place));
+    return near(place)[place - first(place)];
+  };
+  const picture = (row) => (row.image ? `picture?record=${row.index}` : undefined);
+  return { total, at, near, picture };
 }
 
 /** The first place from `start` on, in the direction of `step`, with a dialogue that matches.
- * A record that can't be read is found where no filter is set. `goesOn` sees each record. */
+ * A record that can't be read is found where no filter is set. `goesOn` is asked at each record. */
 async function find(records, filters, start, step, goesOn = () => true) {
   const unfiltered = !Object.values(filters).some(Boolean);
   for (let place = start; place >= 0 && place < records.total; place += step) {
     const row = await records.at(place);
-    if (!goesOn(row, place)) return null;
+    if (!goesOn(place)) return null;
     if (row.fault ? unfiltered : row.dialogues.some((dialogue) => matches(dialogue, filters))) {
       return place;
     }
@@ -130,7 +139,8 @@ function overlay(boxes, used) {
     if (!used.has(number)) return;
     for (const halo of [true, false]) {
       const drawn = document.createElementNS(space, "rect");
-      Object.entries({ x, y, width, height }).forEach(([name, value]) => drawn.setAttribute(name, value));
+      const place = Object.entries({ x, y, width, height });
+      place.forEach(([name, value]) => drawn.setAttribute(name, value));
       if (halo) drawn.setAttribute("class", "halo");
       else drawn.style.stroke = COLOURS[number % COLOURS.length];
       drawn.dataset.box = number;
@@ -165,11 +175,14 @@ function start(records) {
     rounds: Number(by("rounds").value),
   });
 
-  const learnKinds = (row) => {
-    const known = new Set([...by("kind").options].map((option) => option.value));
-    for (const { kind } of row.dialogues || []) {
-      if (!known.has(kind)) by("kind").append(node("option", { value: kind }, kind));
-      known.add(kind);
+  const kinds = new Set();
+  let learned = null;
+  const learnKinds = (rows) => {
+    if (rows === learned) return;
+    learned = rows;
+    for (const { kind } of rows.flatMap((row) => row.dialogues || [])) {
+      if (!kinds.has(kind)) by("kind").append(node("option", { value: kind }, kind));
+      kinds.add(kind);
     }
   };
 
@@ -184,16 +197,20 @@ function start(records) {
     const texts = node("div", {}, ...dialogues.map((d) => shownDialogue(d, wanted.text)));
     by("record").className = row.image ? "" : "text-only";
     by("record").replaceChildren(texts);
-    if (row.image) by("record").prepend(shownPicture(row, records.picture(row), usedBoxes(dialogues)));
+    if (row.image) {
+      const picture = shownPicture(row, records.picture(row), usedBoxes(dialogues));
+      by("record").prepend(picture);
+    }
     const hidden = row.dialogues.length - dialogues.length;
-    by("status").textContent = hidden ? `${hidden} other dialogues of this record don't match.` : "";
+    const others = hidden === 1 ? "1 other dialogue" : `${hidden} other dialogues`;
+    by("status").textContent = hidden ? `Not shown: ${others} of this record.` : "";
   };
 
   const go = async (from, step) => {
     const mine = ++turn;
     const wanted = filters();
-    const goesOn = (row, reached) => {
-      learnKinds(row);
+    const goesOn = (reached) => {
+      learnKinds(records.near(reached));
       if (reached % 50 === 0) by("status").textContent = `looking at record ${reached + 1} …`;
       return mine === turn;
     };
@@ -216,7 +233,9 @@ function start(records) {
     }
   };
 
-  for (const id of ["text", "kind", "boxes", "rounds"]) by(id).addEventListener("input", () => go(0, 1));
+  for (const id of ["text", "kind", "boxes", "rounds"]) {
+    by(id).addEventListener("input", () => go(0, 1));
+  }
   by("place").addEventListener("change", () => go(Number(by("place").value) - 1, 1));
   by("previous").addEventListener("click", () => go(place - 1, -1));
   by("next").addEventListener("click", () => go(place + 1, 1));

@@ -47,8 +47,9 @@ def write_browse_page(
 
     Pictures larger than `longest_side` pixels are scaled down.
     """
-    if limit < 1:
-        raise UserError(f"the limit is {limit} records; expected 1 or more.")
+    for what, number in (("limit of records", limit), ("pictures' side", longest_side)):
+        if number < 1:
+            raise UserError(f"the {what} is {number}; expected 1 or more.")
     source = open_records(data_folder, split)
     rows = sampled_records(source, limit, seed, longest_side)
     title = f"{source.header.name}, {split}: {len(rows):,} of {len(source):,} records"

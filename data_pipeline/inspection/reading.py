@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from data_pipeline.common.dialogue import Turn
+from data_pipeline.common.errors import UserError
 from data_pipeline.text.encode import encode_dialogue
 from data_pipeline.text.templates import Template
 from data_pipeline.text.tokenizer import Tokenizer
@@ -28,6 +29,11 @@ class Reading:
     template: Template
     patches: int
     row_length: int
+
+    def __post_init__(self) -> None:
+        for name, least in (("patches", 1), ("row_length", 2)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
 
     def counts(self, turns: Sequence[Turn], has_picture: bool) -> TokenCounts:
         """Raises BadRecordError where the template can't write the dialogue."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from data_pipeline.common.errors import UserError
 from data_pipeline.inspection import browse_page
 from data_pipeline.inspection.browse_page import write_browse_page
 from data_pipeline.inspection.browse_records import shown_record
@@ -132,6 +133,12 @@ def test_a_sample_is_drawn_by_seed_and_pictures_are_scaled(made):
     picture = Image.open(io.BytesIO(base64.b64decode(rows[0]["picture"].partition(",")[2])))
     assert picture.size == (40, 30)
     assert rows[0]["size"] == [80, 60] and "picture" not in rows[3]
+
+
+@pytest.mark.parametrize("wrong", [{"limit": 0}, {"longest_side": 0}])
+def test_numbers_that_make_no_sense_are_errors(made, wrong):
+    with pytest.raises(UserError, match="expected 1 or more"):
+        written(made, **wrong)
 
 
 def test_the_job_says_where_and_how_large(made, capsys):

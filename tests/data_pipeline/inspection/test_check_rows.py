@@ -218,3 +218,11 @@ def test_what_the_template_cannot_write_is_found(made, tokenizer):
 def test_nothing_to_check_is_an_error():
     with pytest.raises(UserError, match="nothing to check"):
         check_dataset()
+
+
+def test_numbers_that_make_no_sense_are_errors(made, tokenizer):
+    with pytest.raises(UserError, match="sample is -1"):
+        check_dataset([made.llava], sample=-1)
+    for patches, row_length in ((0, 100), (4, 1)):
+        with pytest.raises(UserError, match="must be at least"):
+            Reading(tokenizer, V1, patches, row_length)
