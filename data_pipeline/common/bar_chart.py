@@ -20,6 +20,7 @@ BAR_STYLE = """
 
 _WIDTH, _HEIGHT = 440, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 40
+_WIDEST = 48
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, Number]], note: str | None = None) -> Html:
@@ -82,16 +83,20 @@ def histogram(title: str, counts: Mapping[int, int], x_label: str, scale: float 
         return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
 
     marks = []
-    for tick in nice_ticks(0, tallest, 4):
+    for tick in _whole(nice_ticks(0, tallest, 4)):
         y = floor - tick / tallest * room
         marks.append(_line(_LEFT, _WIDTH - _RIGHT, y, "grid"))
-        marks.append(_text(_LEFT - 8, y + 4, f"{tick:,.0f}" if tick >= 1 else f"{tick:g}", "end"))
-    # A value's bar begins at its tick, so the axis of single values is moved by half a bar.
-    middle = 0.5 if width == 1 and scale == 1 else 0
-    for tick in nice_ticks(low * scale, (high - width if middle else high) * scale):
+        marks.append(_text(_LEFT - 8, y + 4, f"{tick:,.0f}", "end"))
+    # A bar of one value stands above its tick, a bar of several between two.
+    single = width == 1 and scale == 1
+    middle = 0.5 if single else 0
+    for tick in _whole(nice_ticks(low * scale, (high - single) * scale), scale):
         marks.append(_text(across(tick / scale + middle), floor + 18, f"{tick:g}", "middle"))
     for value, count in bins:
         left, right = across(value), across(value + width)
+        if single:
+            spare = max(0, right - left - _WIDEST) / 2
+            left, right = left + spare, right - spare
         tall = count / tallest * room
         last = "" if width == 1 else f"–{(value + width - (scale == 1)) * scale:g}"
         marks.append(
@@ -139,6 +144,11 @@ def heat_map(title: str, grid: Sequence[Sequence[Number]], note: str | None = No
 
 
 _NOTHING = element("p", "Nothing to draw.")
+
+
+def _whole(ticks: Sequence[float], unit: float = 1.0) -> list[float]:
+    """The ticks that are whole multiples of the unit: between two values there is nothing."""
+    return [tick for tick in ticks if abs(tick / unit - round(tick / unit)) < 1e-6]
 
 
 def _round_width(rough: float) -> int:

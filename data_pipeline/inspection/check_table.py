@@ -32,6 +32,8 @@ def _looked_at(counts: Mapping[str, int]) -> list[str]:
             f"{counts.get('record_dialogues', 0):,} dialogues"
         )
     lines.append(f"dialogues   {counts.get('dialogues', 0):,}, {counts.get('boxes', 0):,} boxes")
+    if "rows" in counts and "pictures" not in counts:
+        lines.append("pictures    not looked at in their folder: give it as --images")
     for what, place in (("pictures", "in the folder"), ("record_pictures", "in the shards")):
         if what in counts:
             decoded = counts.get(f"{what}_decoded", 0)

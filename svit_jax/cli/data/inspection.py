@@ -14,6 +14,7 @@ def check_job(steps: Any) -> None:
         from data_pipeline.inspection.check import check_dataset
         from data_pipeline.inspection.check_table import check_table
 
+        _require_rows_for_images(options)
         report = check_dataset(
             options.llava,
             options.images,
@@ -54,6 +55,7 @@ def stats_job(steps: Any) -> None:
         from data_pipeline.inspection.statistics import dataset_statistics
         from data_pipeline.inspection.stats_page import statistics_line, write_stats_page
 
+        _require_rows_for_images(options)
         statistics = dataset_statistics(
             options.llava, options.images, options.data, options.split, _reading(options)
         )
@@ -143,6 +145,11 @@ def _add_reading(job: argparse.ArgumentParser) -> None:
     job.add_argument("--row-length", type=int, default=2048, help="most tokens of a dialogue")
     job.add_argument("--template", default="v1", help="v1, llava_v1, plain")
     job.add_argument("--patches", type=int, default=576, help="tokens of a picture")
+
+
+def _require_rows_for_images(options: argparse.Namespace) -> None:
+    if options.images and not options.llava:
+        raise UserError("--images needs --llava: a dataset's shards hold their pictures.")
 
 
 def _reading(options: argparse.Namespace) -> Any:

@@ -53,6 +53,8 @@ def test_columns_are_as_tall_as_their_counts():
     assert [bar.find("title").text for bar in bars] == ["1: 30", "2: 0", "3: 60"]
     heights = [float(bar.get("height")) for bar in bars]
     assert heights[0] == pytest.approx(heights[2] / 2, abs=0.1) and heights[1] == 0
+    ticks = [text.text for text in tree.iter("text") if text.get("text-anchor") == "middle"]
+    assert ticks == ["1", "2", "3", "rounds"], "nothing between whole numbers"
     assert "Nothing to draw." in histogram("Empty", {}, "none")
 
 

@@ -169,6 +169,11 @@ def test_the_job_fails_on_errors_and_strictly_on_warnings(made, capsys):
     assert main(command) == 0
     assert "0 errors, 0 warnings" in capsys.readouterr().out
 
+    assert main(command[:4]) == 0
+    assert "not looked at" in capsys.readouterr().out
+    assert main([*command[:2], "--data", "dataset", *command[4:]]) == 1
+    assert "--images needs --llava" in capsys.readouterr().err
+
     made.set_text("vqa_3", 1, "")
     assert made.llava and main(command) == 0
     assert main([*command, "--strict"]) == 1
