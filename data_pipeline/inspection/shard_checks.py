@@ -162,8 +162,9 @@ def _loaded(source: RecordSource, decoded: frozenset[int] | None) -> Iterator[Lo
             fault = decoding_fault(record.image, record.image_id)
         return record, header_size(record.image), fault
 
-    indices = progress(range(len(source)), "reading records", unit="record")
-    return in_threads(load, indices)
+    # The header may count more records than its shards hold.
+    held = min(len(source), sum(shard.records for shard in source.header.shards))
+    return in_threads(load, progress(range(held), "reading records", unit="record"))
 
 
 def _agree(record: Record, size: Size | None, entry: ManifestEntry) -> bool:

@@ -77,7 +77,8 @@ class Statistics:
     box_sizes: boxes by the root of their area on the padded square, in twentieths. box_centres: by
       cell of a grid over the padded square, its upper row first. boxes_a_turn: of turns with any.
     picture_sizes: the commonest, as "WIDTHxHEIGHT"; aspect_ratios: width by height in tenths.
-    masked_share: of all tokens, those without loss; None without a tokenizer.
+    masked_share: of all tokens, those without loss; None without a tokenizer. unwritable: dialogues
+      that the template can't write, which have no tokens.
     """
 
     dialogues: int
@@ -91,6 +92,7 @@ class Statistics:
     dialogues_a_picture: Summary | None
     tokens: Summary | None
     masked_share: float | None
+    unwritable: int
     first_words: dict[str, int]
     first_three_words: dict[str, int]
     yes_no: dict[str, int]
@@ -224,6 +226,7 @@ class _Tally:
             dialogues_a_picture=summarise(Counter(self._pictures.values())),
             tokens=summarise(numbers["tokens"]),
             masked_share=1 - self.total["learned"] / kept if kept else None,
+            unwritable=self.total["unwritable"],
             first_words=dict(_commonest(self._first, MOST_PREFIXES)),
             first_three_words=dict(_commonest(self._first_three, MOST_PREFIXES)),
             yes_no=dict(self._yes_no),

@@ -52,6 +52,8 @@ def statistics_line(s: Statistics) -> str:
         parts.append(f"{s.tokens.mean:,.0f} tokens a dialogue")
     if s.masked_share is not None:
         parts.append(f"{s.masked_share:.1%} of tokens masked")
+    if s.unwritable:
+        parts.append(f"{s.unwritable:,} that the template can't write")
     if s.skipped_rows:
         parts.append(f"{s.skipped_rows:,} unusable rows left out")
     return "; ".join(parts) + "."

@@ -73,6 +73,8 @@ FLAWS = [
     ({"shard_damaged": 1}, header(lambda row: row["shards"][0].update(sha256="0" * 64))),
     ({"wrong_count": 1}, header(lambda row: row.update(dialogues=6))),
     ({"wrong_count": 1}, header(lambda row: row.update(rejected=1))),
+    # Neither the shards nor the manifest's rows are so many.
+    ({"wrong_count": 2}, header(lambda row: row.update(records=5))),
     ({"wrong_count": 1}, a_row_too_many_left_out),
     ({"wrong_count": 1}, drop_last_entry),
     ({"wrong_count": 1}, add_an_entry),

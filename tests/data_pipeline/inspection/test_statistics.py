@@ -13,7 +13,7 @@ from data_pipeline.common.errors import UserError
 from data_pipeline.inspection.dialogues import kind_of
 from data_pipeline.inspection.reading import Reading
 from data_pipeline.inspection.statistics import Kind, dataset_statistics, summarise
-from data_pipeline.text.templates import V1
+from data_pipeline.text.templates import PLAIN, V1
 from svit_jax.cli import main
 
 
@@ -99,6 +99,9 @@ def test_tokens_are_counted_where_a_tokenizer_is_given(made, tokenizer):
     found = dataset_statistics([made.llava], reading=Reading(tokenizer, V1, 4, 4096))
     assert found.tokens.counts == {total: 1}
     assert found.masked_share == pytest.approx(masked / total)
+    assert found.unwritable == 0
+    captions = dataset_statistics([made.llava], reading=Reading(tokenizer, PLAIN, 4, 4096))
+    assert (captions.unwritable, captions.tokens, captions.masked_share) == (1, None, None)
 
 
 def test_rare_kinds_are_gathered(made):
