@@ -63,14 +63,22 @@ def element(tag: str, *children: object, **attributes: object) -> Html:
     return fragment(opening, *children, Html(f"</{tag}>"))
 
 
-def page(title: str, body: str, description: str | None = None, style: str = "") -> str:
+def page(
+    title: str,
+    body: str,
+    description: str | None = None,
+    style: str = "",
+    head: Html | None = None,
+) -> str:
     """A whole HTML document around `body` (markup), with the house's style and, after it, `style`.
 
-    Follows the reader's light or dark setting and the width of the screen.
+    `head` is put into the document's head, before all that could load something. The page follows
+    the reader's light or dark setting and the width of the screen.
     """
-    head = element(
+    whole_head = element(
         "head",
         element("meta", charset="utf-8"),
+        head,
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         description and element("meta", name="description", content=description),
@@ -78,7 +86,7 @@ def page(title: str, body: str, description: str | None = None, style: str = "")
         element("style", Html(STYLE + style)),
     )
     content = element("body", element("main", Html(body)))
-    return f"<!DOCTYPE html>\n{element('html', head, content, lang='en')}\n"
+    return f"<!DOCTYPE html>\n{element('html', whole_head, content, lang='en')}\n"
 
 
 def data_uri(source: str | pathlib.Path | bytes, longest_side: int | None = None) -> str:

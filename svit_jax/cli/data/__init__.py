@@ -5,6 +5,7 @@ from typing import Any
 
 from svit_jax.cli.data.annotate import annotate_job, toy_job
 from svit_jax.cli.data.generate import generate_job
+from svit_jax.cli.data.inspection import browse_job, check_job, stats_job
 from svit_jax.cli.data.instructions import clean_job, convert_job
 from svit_jax.cli.data.mixture import mix_job, sources_job
 from svit_jax.cli.data.recipe import select_job
@@ -31,3 +32,6 @@ def data_jobs(jobs: Any) -> None:
     sources_job(steps)
     shard_job(steps)
     tokenizer_job(steps)
+    check_job(steps)
+    stats_job(steps)
+    browse_job(steps)
