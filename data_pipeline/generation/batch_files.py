@@ -18,7 +18,7 @@ from data_pipeline.generation.asking import answer_to_row
 from data_pipeline.generation.chat_api import error_of_status, read_completion
 from data_pipeline.generation.openai_teacher import OpenAITeacher
 from data_pipeline.generation.run import Inputs, Run
-from data_pipeline.generation.teacher import Answer, Request, Tokens, TryAgainError
+from data_pipeline.generation.teacher import Answer, Request, TryAgainError
 
 MAX_REQUESTS = 50_000
 MAX_BYTES = 200_000_000
@@ -159,7 +159,7 @@ def _read_result(row: dict[str, Any]) -> Answer:
         raise TryAgainError(str(error.get("code") if isinstance(error, dict) else error))
     status, body = response.get("status_code"), response.get("body")
     if status == 200:
-        return read_completion(body, Tokens())
+        return read_completion(body)
     error = body.get("error", body) if isinstance(body, dict) else body
     try:
         raise error_of_status(status if isinstance(status, int) else 500, error)

@@ -10,17 +10,15 @@ from typing import Any
 
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.generation.teacher import Answer, Tokens, TryAgainError
-from data_pipeline.generation.token_estimate import estimate_tokens
 
 _BROKE = {"insufficient_quota", "billing_hard_limit_reached"}
 _BUSY = {408, 409, 425, 429}
 _THIS_REQUEST = {400, 413, 422}
 
 
-def read_completion(body: Any, likely: Tokens) -> Answer:
-    """The answer in a chat completion.
+def read_completion(body: Any) -> Answer:
+    """The answer in a chat completion; it has no tokens where the server reports no usage.
 
-    Where the server reports no usage, the input is taken from `likely` and the output estimated.
     Raises TryAgainError where the body is no chat completion.
     """
     try:
@@ -29,14 +27,13 @@ def read_completion(body: Any, likely: Tokens) -> Answer:
         text = message.get("content") or ""
         finish = choice.get("finish_reason")
         usage = body.get("usage") or {}
-        reported = Tokens(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+        tokens = Tokens(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
         refusal = message.get("refusal")
     except (KeyError, IndexError, TypeError, AttributeError):
         raise TryAgainError("the reply is no chat completion", may_be_billed=True) from None
-    tokens = reported if reported.total else Tokens(likely.input, estimate_tokens(text))
     fault = None
     if finish == "length":
-        fault = f"truncated: cut off after {tokens.output} tokens; raise --max-answer-tokens"
+        fault = "truncated: the answer was cut off at its limit; raise --max-answer-tokens"
     elif finish == "content_filter":
         fault = "content_filter: the endpoint cut or withheld the answer"
     elif refusal:

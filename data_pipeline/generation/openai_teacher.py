@@ -1,5 +1,6 @@
 """A teacher behind an endpoint that speaks the OpenAI chat-completions API."""
 
+import dataclasses
 import json
 import os
 import random
@@ -105,7 +106,12 @@ class OpenAITeacher:
         except ValueError:
             kind = reply.http_response.headers.get("content-type", "no content type")
             raise TryAgainError(f"the reply is not JSON ({kind})", may_be_billed=True) from None
-        return read_completion(body, self.estimate(request))
+        answer = read_completion(body)
+        if answer.tokens == Tokens():
+            read = self.estimate(request).input
+            tokens = Tokens(read, estimate_tokens(answer.text))
+            answer = dataclasses.replace(answer, tokens=tokens)
+        return answer
 
     async def close(self) -> None:
         if self._client is not None:

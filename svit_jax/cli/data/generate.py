@@ -14,9 +14,8 @@ def generate_job(steps: Any) -> None:
         "generate",
         _run,
         "scenes -> prompts -> teacher -> checked instructions in SVIT's raw format; resumable",
-        "svit data generate --scenes scenes.jsonl --out raw\n"
-        "  svit data generate --scenes scenes.jsonl --out raw --teacher openai --model MODEL \\\n"
-        "      --concurrency 64 --price-input 2.5 --price-output 10 --max-cost 100",
+        "svit data generate --scenes scenes.jsonl --out raw --teacher openai --model MODEL "
+        "--concurrency 64 --price-input 2.5 --price-output 10 --max-cost 100",
     )
     job.add_argument("--scenes", required=True, help="the scenes file")
     job.add_argument("--out", required=True, help="folder for the raw files and the journal")
