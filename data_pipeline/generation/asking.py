@@ -1,6 +1,7 @@
 """Asks a teacher, many requests at a time; tries again where that helps; journals each answer."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -65,7 +66,13 @@ def ask_all(
     KeyboardInterrupt does not wait. `inspect` sees each answer; `bar` is moved on for each.
     """
     asking = _Asking(requests, teacher, journal, budget, conduct, bar, inspect)
-    asyncio.run(asking.run())
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(asking.run())
+    else:  # in a notebook, whose thread has its own loop
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, asking.run()).result()
 
 
 class _Asking:
@@ -92,6 +99,7 @@ class _Asking:
         self._failures: list[tuple[Request, Answer]] = []
         self._in_flight = 0
         self._retries = 0
+        self._trouble = ""
 
     async def run(self) -> None:
         try:
@@ -118,7 +126,6 @@ class _Asking:
 
     async def _ask(self, request: Request) -> None:
         likely, most = self._teacher.estimate(request), self._teacher.bound(request)
-        reason = ""
         for failures in range(self._conduct.tries):
             if failures:
                 self._retries += 1
@@ -133,7 +140,7 @@ class _Asking:
             try:
                 answer = await self._call(request, most)
             except TryAgainError as error:
-                reason = str(error)
+                self._trouble = str(error)
                 if error.wait is not None:
                     self._pace.hold(error.wait)
             except BadRecordError as error:
@@ -141,7 +148,8 @@ class _Asking:
             else:
                 self._pace.correct(likely.total, answer.tokens.total)
                 return self._answered(request, answer)
-        self._failed(request, f"no_answer: {self._conduct.tries} tries failed, the last: {reason}")
+        tries = self._conduct.tries
+        self._failed(request, f"no_answer: {tries} tries failed, the last: {self._trouble}")
 
     async def _call(self, request: Request, most: Tokens) -> Answer:
         costs = most.total > 0  # a free call needs no account of its fate
@@ -203,8 +211,9 @@ class _Asking:
             return
         cost = self._budget.cost
         money = "" if cost is None else f", cost {cost:.2f}"
+        trouble = f" (last: {self._trouble[:40]})" if self._trouble else ""
         self._bar.set_postfix_str(
-            f"{self._in_flight} in flight, {self._retries} retries, "
-            f"{self._budget.spent.total} tokens{money}",
+            f"{self._in_flight} in flight, {self._budget.spent.total} tokens{money}, "
+            f"{self._retries} retries{trouble}",
             refresh=False,
         )

@@ -39,7 +39,7 @@ def generate(
     with Run(inputs, teacher.name, budget) as run:
         for leftover in run.out.glob(".*.partial") if run.out.exists() else ():
             leftover.unlink()  # what a killed run was writing
-        if run.journal.in_flight:
+        if ask and run.journal.in_flight:
             note(
                 f"{len(run.journal.in_flight)} calls were in flight when the last run was stopped; "
                 "their answers are lost, and they are asked again."

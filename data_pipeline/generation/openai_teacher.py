@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import resource
 from typing import Any
 
 from data_pipeline.common.errors import UserError
@@ -13,6 +14,7 @@ from data_pipeline.generation.token_estimate import estimate_tokens
 
 _LAYOUT_TOKENS = 16
 """What a chat template adds to the two messages, at the most."""
+_OTHER_FILES = 64
 
 
 class OpenAITeacher:
@@ -132,6 +134,13 @@ class OpenAITeacher:
             raise UserError(
                 f"the endpoint's key is read from the environment variable {self._key_variable}, "
                 "which is not set; set it (to any text, for a server that asks for none)."
+            )
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if files < self._connections + _OTHER_FILES:
+            raise UserError(
+                f"{self._connections} calls at a time need as many open files, and {files} are "
+                f"allowed; ask fewer at a time, or raise the limit: ulimit -n "
+                f"{self._connections + _OTHER_FILES}."
             )
         limits = httpx2.Limits(
             max_connections=self._connections, max_keepalive_connections=self._connections

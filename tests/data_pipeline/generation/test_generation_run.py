@@ -1,5 +1,6 @@
 """The generation run: files, counts, interruption, limits."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -102,6 +103,13 @@ def test_nothing_is_asked_twice(one_scene: Path, tmp_path: Path) -> None:
     assert report.rejections == {"unpaired_turn": 1}
     generate(one_scene, tmp_path / "out", teacher)
     assert teacher.asked == 4
+
+
+def test_a_notebook_that_runs_a_loop_can_generate(one_scene: Path, tmp_path: Path) -> None:
+    async def cell() -> int:
+        return generate(one_scene, tmp_path / "out", TemplateTeacher()).scenes
+
+    assert asyncio.run(cell()) == 1
 
 
 def test_rejections_are_listed_and_limited(one_scene: Path, tmp_path: Path) -> None:

@@ -298,6 +298,9 @@ def test_what_is_missing_is_said(
     asked = OpenAITeacher("m", base_url="http://127.0.0.1:9/v1", key_variable="NO_SUCH_KEY")
     with pytest.raises(UserError, match="NO_SUCH_KEY"):
         generate(captioned_scenes, tmp_path / "out", asked)
+    greedy = OpenAITeacher("m", base_url="http://127.0.0.1:9/v1", connections=10**9)
+    with pytest.raises(UserError, match="ulimit -n 1000000064"):
+        generate(captioned_scenes, tmp_path / "out", greedy)
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(UserError, match=r"svit-jax\[generate\]"):
         generate(captioned_scenes, tmp_path / "out", OpenAITeacher("m"))
