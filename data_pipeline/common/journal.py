@@ -12,9 +12,9 @@ from typing import IO, Any
 from data_pipeline.common.errors import UserError
 
 SYNC_SECONDS = 1.0
-"""A row has left this process when `add` returns, so killing the process loses none. At most once
-in so many seconds, and on closing, the file is also forced to the disk: if the machine loses power,
-the rows of its last second may be lost."""
+"""A row has left this process when `add` returns, so killing the process loses none. With the first
+row after so many seconds, and on closing, the file is also forced to the disk; what was written
+since then may be lost if the machine loses power."""
 
 
 class Journal:
@@ -63,6 +63,8 @@ class Journal:
                 f"journal {self.path} is in use by another process; wait for it to end, "
                 "or choose another output folder."
             ) from None
+        except OSError:
+            pass  # a file system that knows no locks
         return self._file
 
     def _recover(self, watch: Callable[[dict[str, Any]], None] | None) -> None:

@@ -62,7 +62,8 @@ class ChatServer:
         latency: Callable[[str], float] = lambda key: 0.0,
     ):
         self.calls: list[Call] = []
-        self.served: list[str] = []
+        self.most_at_once = 0
+        self._under_way = 0
         self._behave = behave
         self._latency = latency
         self._asked: Counter[str] = Counter()
@@ -116,7 +117,10 @@ class ChatServer:
         self.calls.append(Call(key, time.monotonic(), body))
         self._asked[key] += 1
         behaviour = self._behave(key, self._asked[key])
+        self._under_way += 1
+        self.most_at_once = max(self.most_at_once, self._under_way)
         await asyncio.sleep(self._latency(key))
+        self._under_way -= 1
         if behaviour == DROPPED:
             raise ConnectionError
         status, headers, payload = (
@@ -134,8 +138,6 @@ class ChatServer:
             headers, payload = "Content-Type: text/html\r\n", b"<html>Bad gateway</html>"
         elif behaviour == HALF_JSON:
             payload = payload[: len(payload) // 2]
-        elif behaviour != HALF_BODY:
-            self.served.append(key)
         headers += f"Content-Length: {len(payload)}\r\n"
         if behaviour == HALF_BODY:
             payload = payload[: len(payload) // 2]

@@ -65,10 +65,17 @@ def quarantined(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "quarantine.jsonl").open()]
 
 
-def test_a_calm_server_is_asked_each_question_once(captioned_scenes: Path, tmp_path: Path) -> None:
+def test_a_calm_server_is_asked_each_question_once(
+    captioned_scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with ChatServer() as server:
         asked = teacher(server, temperature=0.5, max_answer_tokens=77)
-        report = generate(captioned_scenes, tmp_path / "out", asked)
+        budget = Budget(Prices(100.0, 1000.0))
+        report = generate(captioned_scenes, tmp_path / "out", asked, budget=budget)
+        # 24 calls of 150 tokens, of which 120 are read and 30 written.
+        shown = "24/24", "0 in flight, 3600 tokens, cost 1.01, 0 retries"
+        errors = capsys.readouterr().err
+        assert all(text in errors for text in shown)
         generate(captioned_scenes, tmp_path / "out", asked)
     assert server.keys() == [f"{image_id}/{kind}" for image_id in ORDER for kind in KINDS]
     body = server.calls[0].body
@@ -262,7 +269,7 @@ def test_the_budget_is_never_passed_and_the_run_goes_on(
     limit: str, captioned_scenes: Path, tmp_path: Path
 ) -> None:
     prices = Prices(input=2.0, output=8.0)
-    spend = 8 * 150 + 4000 if limit == "tokens" else None
+    spend = 8 * 150 + 3600 if limit == "tokens" else None
     cost = (10 * (120 * 2 + 30 * 8) + 9500) / 1e6 if limit == "money" else None
     out = tmp_path / "out"
     with ChatServer(latency=lambda key: 0.01) as server:
@@ -275,6 +282,8 @@ def test_the_budget_is_never_passed_and_the_run_goes_on(
         used = first * USAGE["total_tokens"]
         money = first * (120 * 2 + 30 * 8) / 1e6
         assert used <= (spend or used) and money <= (cost or money)
+        # A prompt has over 1,150 bytes: what is set aside for two calls leaves no room for a third.
+        assert server.most_at_once <= 2
         # The same budget again is used up before the first call: it covers all runs together.
         with pytest.raises(UserError, match="used up"):
             generate(captioned_scenes, out, asked, budget=Budget(prices, cost, spend))
@@ -282,6 +291,7 @@ def test_the_budget_is_never_passed_and_the_run_goes_on(
         report = generate(captioned_scenes, out, asked, ask=False)
         assert sum(kind.unanswered for kind in report.kinds.values()) == 24 - first
         generate(captioned_scenes, out, asked, budget=Budget(prices, 1.0), conduct=BRISK)
+        assert server.most_at_once > 2
     assert Counter(server.keys()) == dict.fromkeys(ALL_KEYS, 1)
 
 
