@@ -98,6 +98,7 @@ class _Asking:
         self._error: UserError | None = None
         self._failures: list[tuple[Request, Answer]] = []
         self._in_flight = 0
+        self._answers = 0
         self._retries = 0
         self._trouble = ""
 
@@ -126,10 +127,12 @@ class _Asking:
 
     async def _ask(self, request: Request) -> None:
         likely, most = self._teacher.estimate(request), self._teacher.bound(request)
-        for failures in range(self._conduct.tries):
-            if failures:
+        waits = failures = 0
+        answers = self._answers
+        while failures < self._conduct.tries:
+            if waits:
                 self._retries += 1
-                await self._sleep(backoff(failures, self._conduct.first_wait))
+                await self._sleep(backoff(waits, self._conduct.first_wait))
             await self._sleep(self._pace.take(likely.total))
             while (held := self._pace.held()) and not self._stopped.is_set():
                 await self._sleep(held)
@@ -143,6 +146,10 @@ class _Asking:
                 self._trouble = str(error)
                 if error.wait is not None:
                     self._pace.hold(error.wait)
+                waits += 1
+                # To be told to slow down, while others are answered, is no failure.
+                failures += not error.too_fast or self._answers == answers
+                answers = self._answers
             except BadRecordError as error:
                 return self._failed(request, str(error))
             else:
@@ -177,6 +184,7 @@ class _Asking:
             self._budget.settle(most, used)
 
     def _answered(self, request: Request, answer: Answer) -> None:
+        self._answers += 1
         self._keep_failures()
         self._bar.update()
         self._show()

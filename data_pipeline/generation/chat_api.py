@@ -27,9 +27,13 @@ def read_completion(body: Any) -> Answer:
         text = message.get("content") or ""
         finish = choice.get("finish_reason")
         usage = body.get("usage") or {}
-        tokens = Tokens(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+        tokens = Tokens(
+            int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        )
         refusal = message.get("refusal")
-    except (KeyError, IndexError, TypeError, AttributeError):
+        if not isinstance(text, str):
+            raise TypeError
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise TryAgainError("the reply is no chat completion", may_be_billed=True) from None
     fault = None
     if finish == "length":
@@ -53,7 +57,7 @@ def error_of_status(status: int, error: Any, wait: float | None = None) -> Excep
     if code in _BROKE:
         return UserError(f"the account can't pay for more calls ({said}); mend that and run again.")
     if status in _BUSY or status >= 500:
-        return TryAgainError(said, wait)
+        return TryAgainError(said, wait, too_fast=status == 429)
     if status in _THIS_REQUEST:
         reason = "content_filter" if code == "content_filter" else "bad_request"
         return BadRecordError(f"{reason}: {said}")

@@ -61,13 +61,20 @@ class TryAgainError(Exception):
     """No answer this time, but the same request may have one later: the endpoint is overloaded, or
     the connection was lost.
 
-    `wait` is how many seconds the endpoint wants to be left alone. `may_be_billed` tells that the
-    request may have been worked on.
+    `wait` is how many seconds the endpoint wants to be left alone; `too_fast` tells that it only
+    wants to be asked less often; `may_be_billed` that the request may have been worked on.
     """
 
-    def __init__(self, reason: str, wait: float | None = None, may_be_billed: bool = False):
+    def __init__(
+        self,
+        reason: str,
+        wait: float | None = None,
+        too_fast: bool = False,
+        may_be_billed: bool = False,
+    ):
         super().__init__(reason)
         self.wait = wait
+        self.too_fast = too_fast
         self.may_be_billed = may_be_billed
 
 

@@ -117,7 +117,19 @@ def test_errors_mean_what_the_api_says() -> None:
     assert seconds_to_wait("soon") is None and seconds_to_wait(None) is None
 
 
-@pytest.mark.parametrize("body", [None, [], "text", {}, {"choices": []}, {"choices": [{}]}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        [],
+        "text",
+        {},
+        {"choices": []},
+        {"choices": [{}]},
+        {"choices": [{"message": {"content": ["parts"]}}]},
+        {"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": "many"}},
+    ],
+)
 def test_what_is_no_completion_is_asked_again(body: Any) -> None:
     with pytest.raises(TryAgainError, match="no chat completion"):
         read_completion(body)

@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,23 @@ def test_retry_after_is_honoured_by_all(captioned_scenes: Path, tmp_path: Path) 
         generate(captioned_scenes, tmp_path / "out", teacher(server), conduct=BRISK)
     later = sorted(call.time - server.calls[0].time for call in server.calls)
     assert max(later[:8]) < 0.3 and min(later[8:]) >= 0.4
+
+
+def test_a_server_that_serves_few_at_a_time_serves_all(
+    captioned_scenes: Path, tmp_path: Path
+) -> None:
+    windows: Counter[int] = Counter()
+
+    def behave(key: str, nth: int) -> str | Error:
+        window = int(time.monotonic() / 0.06)
+        windows[window] += 1
+        return GOOD if windows[window] == 1 else Error(429)
+
+    conduct = Conduct(concurrency=24, first_wait=0.05, tries=4)
+    with ChatServer(behave) as server:
+        report = generate(captioned_scenes, tmp_path / "out", teacher(server), conduct=conduct)
+    assert report.rejections == {}
+    assert max(Counter(server.keys()).values()) > 4, "the test wants more refusals than tries"
 
 
 def test_what_is_cut_filtered_or_refused_is_quarantined_and_asked_again(
