@@ -1,52 +1,16 @@
 """The generation run: every scene and kind is asked once, however often the run is interrupted."""
 
-import contextlib
-import dataclasses
-import random
-from collections import Counter
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection
 
-from etils import epath
-
-from data_pipeline.annotations.scene import Scene, read_scenes
-from data_pipeline.common.dialogue import Turn
-from data_pipeline.common.errors import BadRecordError, UserError
-from data_pipeline.common.files import (
-    PathLike,
-    content_hash,
-    file_sha256,
-    require_file,
-    write_json,
-)
-from data_pipeline.common.journal import Journal
-from data_pipeline.common.progress import progress
-from data_pipeline.common.quarantine import Quarantine
-from data_pipeline.generation.kinds import DETAIL_DESCRIPTION, KINDS, require_kinds
-from data_pipeline.generation.parsing import parse_response
-from data_pipeline.generation.prompt import DETAIL_QUESTIONS, compose_prompt, load_templates
-from data_pipeline.generation.raw_files import RawPicture, json_list_writer, raw_to_json
-from data_pipeline.generation.teacher import Request, Teacher
-
-
-@dataclasses.dataclass(frozen=True)
-class KindCount:
-    """What one kind of data came to."""
-
-    responses: int
-    pictures: int
-    dialogues: int
-    question_answers: int
-    rejected: int
-
-
-@dataclasses.dataclass(frozen=True)
-class GenerationReport:
-    """What a run made; `rejections` counts the quarantined parts by the reason's code."""
-
-    scenes: int
-    kinds: dict[str, KindCount]
-    rejections: dict[str, int]
+from data_pipeline.common.errors import UserError
+from data_pipeline.common.files import PathLike
+from data_pipeline.common.progress import note, progress_bar
+from data_pipeline.generation.asking import Conduct, ask_all
+from data_pipeline.generation.assemble import GenerationReport, assemble, read_answer
+from data_pipeline.generation.budget import Budget
+from data_pipeline.generation.kinds import KINDS
+from data_pipeline.generation.run import Inputs, Run
+from data_pipeline.generation.teacher import Answer, Request, Teacher
 
 
 def generate(
@@ -57,92 +21,53 @@ def generate(
     seed: int = 0,
     max_bad: int | None = None,
     template_folder: PathLike | None = None,
+    conduct: Conduct = Conduct(),
+    budget: Budget | None = None,
+    retry_rejected: bool = False,
+    ask: bool = True,
 ) -> GenerationReport:
     """Asks `teacher` about every scene and writes `<kind>.json` in SVIT's raw format.
 
     `out_folder` (local disk) also gets `journal.jsonl` (raw responses: a run that was killed goes
     on from it, and ends with the same files), `quarantine.jsonl` and `report.json`. Past `max_bad`
-    rejected parts the run stops with a UserError. Raises UserError where the journal belongs to
-    other scenes, prompts, seed or teacher, or two scenes share an id.
+    rejected parts the run stops with a UserError. With `ask=False` nobody is asked, and the files
+    hold what is answered. Raises UserError where the journal belongs to other scenes, prompts, seed
+    or teacher, two scenes share an id, or `budget` is used up.
     """
-    kinds = require_kinds(kinds)
-    templates = load_templates(template_folder)
-    out = epath.Path(out_folder)
-    scenes_file = require_file(scenes_path, "scenes file")
-    identity = content_hash([teacher.name, templates, seed, file_sha256(scenes_file)])
-    for leftover in out.glob(".*.partial") if out.exists() else ():
-        leftover.unlink()  # what a killed run was writing
-    with scenes_file.open("r") as lines:
-        total = sum(1 for line in lines if line.strip())
-    quarantine = Quarantine(out / "quarantine.jsonl", max_bad)
-    counts: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
-    seen: set[int] = set()
-    with contextlib.ExitStack() as stack:
-        journal = stack.enter_context(Journal(out / "journal.jsonl", identity))
-        write = {
-            kind: stack.enter_context(json_list_writer(out / f"{kind}.json")) for kind in kinds
-        }
-        for scene in progress(read_scenes(scenes_file), "generate", total, "scene"):
-            if scene.image_id in seen:
-                raise UserError(
-                    f"scenes file {scenes_file} has image {scene.image_id} twice; "
-                    "write it again with `svit data annotate`."
-                )
-            seen.add(scene.image_id)
-            for kind in kinds:
-                key = f"{scene.image_id}/{kind}"
-                if key not in journal:
-                    request = Request(kind, scene, compose_prompt(kind, scene, templates), seed)
-                    journal.add(key, _ask(teacher, request))
-                dialogues = _usable(kind, key, journal[key], quarantine, counts[kind])
-                if kind == DETAIL_DESCRIPTION:
-                    question = _detail_question(scene, templates, seed)
-                    dialogues = tuple((Turn("human", question), *turns) for turns in dialogues)
-                if dialogues:
-                    write[kind](raw_to_json(RawPicture(scene.image_id, dialogues)))
-                    counts[kind]["pictures"] += 1
-                    counts[kind]["dialogues"] += len(dialogues)
-                    counts[kind]["question_answers"] += sum(len(t) // 2 for t in dialogues)
-    quarantine.save()
-    fields = [field.name for field in dataclasses.fields(KindCount)]
-    report = GenerationReport(
-        scenes=len(seen),
-        kinds={
-            kind: KindCount(**{field: counts[kind][field] for field in fields}) for kind in kinds
-        },
-        rejections=quarantine.counts(),
-    )
-    write_json(out / "report.json", dataclasses.asdict(report))
-    return report
+    inputs = Inputs(scenes_path, out_folder, kinds, seed, template_folder, retry_rejected)
+    budget = budget or Budget()
+    with Run(inputs, teacher.name, budget) as run:
+        for leftover in run.out.glob(".*.partial") if run.out.exists() else ():
+            leftover.unlink()  # what a killed run was writing
+        if ask and run.journal.in_flight:
+            note(
+                f"{len(run.journal.in_flight)} calls were in flight when the last run was stopped; "
+                "their answers are lost, and they are asked again."
+            )
+        inspect = None if max_bad is None else _limit(max_bad)
+        with progress_bar(run.total, "generate", "call") as bar:
+            requests = run.requests(answered=bar.update)
+            if ask:
+                ask_all(requests, teacher, run.journal, budget, conduct, bar, inspect)
+            else:
+                for _ in requests:
+                    bar.update()
+        return assemble(run, max_bad)
 
 
-def _ask(teacher: Teacher, request: Request) -> dict[str, str]:
-    try:
-        return {"response": teacher.answer(request)}
-    except BadRecordError as error:
-        return {"error": str(error)}
+def _limit(max_bad: int) -> Callable[[Request, Answer], None]:
+    """Stops paying for answers when this run's alone have too many rejected parts."""
+    rejected = 0
 
+    def inspect(request: Request, answer: Answer) -> None:
+        nonlocal rejected
+        rejections = read_answer(request.kind, answer).rejections
+        rejected += len(rejections)
+        if rejected > max_bad:
+            raise UserError(
+                f"{rejected} parts of answers were rejected, more than the {max_bad} allowed; the "
+                f"last is of {request.key}: {rejections[-1].reason} Mend the prompts, or raise the "
+                "limit (--max-bad) and run the same command again: answers are kept."
+            )
 
-def _usable(
-    kind: str, key: str, row: Mapping[str, Any], quarantine: Quarantine, counts: Counter[str]
-) -> tuple[tuple[Turn, ...], ...]:
-    counts["responses"] += 1
-    if "error" in row:
-        counts["rejected"] += 1
-        quarantine.add(key, f"teacher_error: {row['error']}")
-        return ()
-    try:
-        parsed = parse_response(kind, row["response"])
-    except BadRecordError as error:
-        counts["rejected"] += 1
-        quarantine.add(key, str(error), text=row["response"])
-        return ()
-    for rejection in parsed.rejections:
-        counts["rejected"] += 1
-        quarantine.add(key, rejection.reason, text=rejection.text)
-    return parsed.items
-
-
-def _detail_question(scene: Scene, templates: Mapping[str, str], seed: int) -> str:
-    questions = [line.strip() for line in templates[DETAIL_QUESTIONS].splitlines() if line.strip()]
-    return random.Random(f"{seed}/{scene.image_id}/{DETAIL_QUESTIONS}").choice(questions)
+    return inspect

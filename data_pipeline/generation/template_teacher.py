@@ -25,7 +25,7 @@ from data_pipeline.generation.kinds import (
     DETAIL_DESCRIPTION,
     REFERRING_QA,
 )
-from data_pipeline.generation.teacher import Request
+from data_pipeline.generation.teacher import Answer, Request, Tokens
 
 CONVERSATION_TURNS = 5
 REASONING_PAIRS = 15
@@ -63,10 +63,21 @@ class TemplateTeacher:
         self._scene: Scene | None = None
         self._facts: Facts | None = None
 
-    def answer(self, request: Request) -> str:
+    def estimate(self, request: Request) -> Tokens:
+        return Tokens()
+
+    def bound(self, request: Request) -> Tokens:
+        return Tokens()
+
+    async def answer(self, request: Request) -> Answer:
+        return Answer(self.respond(request))
+
+    async def close(self) -> None: ...
+
+    def respond(self, request: Request) -> str:
         """The response text. A scene of which nothing can be said gets "Your message is empty"."""
         facts = self._facts_of(request.scene)
-        rng = random.Random(f"{request.seed}/{request.scene.image_id}/{request.kind}")
+        rng = random.Random(f"{request.seed}/{request.key}")
         if request.kind == DETAIL_DESCRIPTION:
             return describe(facts, rng) or _NOTHING
         if request.kind == CONVERSATION:

@@ -1,10 +1,19 @@
 """Small scenes for the generation room: shapes on a grid, and one dense scene of the other kind."""
 
+import dataclasses
 import random
+from pathlib import Path
 
 import pytest
 
-from data_pipeline.annotations.scene import PixelBox, Region, Relation, Scene, SceneObject
+from data_pipeline.annotations.scene import (
+    PixelBox,
+    Region,
+    Relation,
+    Scene,
+    SceneObject,
+    write_scenes,
+)
 
 COLORS = ("red", "blue", "green", "yellow")
 SHAPES = ("circle", "square", "triangle", "star")
@@ -65,3 +74,21 @@ def street() -> Scene:
         regions=(Region("trees line the street", PixelBox(0, 0, 800, 300)),),
         relations=(Relation(7, "NEAR", 2), Relation(3, "wears", 6)),
     )
+
+
+def captioned(image_id: int) -> Scene:
+    """A shape scene whose prompt says which one it is."""
+    return dataclasses.replace(shape_scene(image_id), captions=(f"picture {image_id}",))
+
+
+@pytest.fixture
+def captioned_scenes(tmp_path: Path) -> Path:
+    """Six of them, in a file; their order is not that of their ids."""
+    path = tmp_path / "captioned.jsonl"
+    write_scenes(path, [captioned(image_id) for image_id in (7, 3, 12, 1, 9, 5)])
+    return path
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")

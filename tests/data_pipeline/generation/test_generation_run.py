@@ -1,5 +1,6 @@
 """The generation run: files, counts, interruption, limits."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -22,29 +23,28 @@ from data_pipeline.generation.template_teacher import TemplateTeacher
 class Mortal(TemplateTeacher):
     answered = 0
 
-    def answer(self, request):
+    def respond(self, request):
         Mortal.answered += 1
         if Mortal.answered == 70:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().answer(request)
+        return super().respond(request)
 
 generate(sys.argv[1], sys.argv[2], Mortal(), seed=3)
 """
 
 
-class Scripted:
+class Scripted(TemplateTeacher):
     """Answers from a table by kind and counts how often it was asked."""
 
-    name = "scripted"
-
     def __init__(self, responses: dict[str, str]):
+        super().__init__()
         self.responses = responses
         self.asked = 0
 
-    def answer(self, request: Request) -> str:
+    def respond(self, request: Request) -> str:
         self.asked += 1
         if request.kind not in self.responses:
-            raise BadRecordError("content filter.")
+            raise BadRecordError("content_filter: no.")
         return self.responses[request.kind]
 
 
@@ -61,7 +61,7 @@ def one_scene(tmp_path: Path, shape_scenes: list[Scene]) -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    return {path.name: path.read_text() for path in folder.iterdir() if path.suffix == ".json"}
 
 
 def test_files_have_the_raw_form(scenes_path: Path, tmp_path: Path) -> None:
@@ -105,10 +105,17 @@ def test_nothing_is_asked_twice(one_scene: Path, tmp_path: Path) -> None:
     assert teacher.asked == 4
 
 
+def test_a_notebook_that_runs_a_loop_can_generate(one_scene: Path, tmp_path: Path) -> None:
+    async def cell() -> int:
+        return generate(one_scene, tmp_path / "out", TemplateTeacher()).scenes
+
+    assert asyncio.run(cell()) == 1
+
+
 def test_rejections_are_listed_and_limited(one_scene: Path, tmp_path: Path) -> None:
     teacher = Scripted({"conversation": "no", "complex_reasoning": "I'm sorry, but no."})
     report = generate(one_scene, tmp_path / "out", teacher)
-    assert report.rejections == {"no_pairs": 1, "refusal": 1, "teacher_error": 2}
+    assert report.rejections == {"no_pairs": 1, "refusal": 1, "content_filter": 2}
     assert report.kinds["referring_qa"].rejected == 1
     assert (tmp_path / "out" / "conversation.json").read_text() == "[]\n"
     rows = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").open()]

@@ -23,7 +23,7 @@ LEFT_TO_RIGHT, TOP_TO_BOTTOM = ("left", "center", "right"), ("top", "middle", "b
 
 
 def answers(scene: Scene, kind: str, seed: int = 0) -> Iterator[tuple[str, str]]:
-    response = TemplateTeacher().answer(Request(kind, scene, Prompt("", ""), seed))
+    response = TemplateTeacher().respond(Request(kind, scene, Prompt("", ""), seed))
     parsed = parse_response(kind, response)
     assert parsed.rejections == ()
     for item in parsed.items:
@@ -153,7 +153,7 @@ def test_held_out_combinations_are_not_asked_for(shape_scenes: list[Scene]) -> N
     teacher = TemplateTeacher(unasked)
     assert teacher.name != TemplateTeacher().name
     for scene in shape_scenes:
-        text = teacher.answer(Request("conversation", scene, Prompt("", ""), 0))
+        text = teacher.respond(Request("conversation", scene, Prompt("", ""), 0))
         for color, shape in re.findall(r"there a (\w+) (\w+) in the image\?\n.*No", text):
             assert f"{color} {shape}" not in unasked
 
@@ -162,7 +162,7 @@ def test_answers_repeat_by_seed_and_layouts_vary(shape_scenes: list[Scene]) -> N
     def responses(seed: int) -> list[str]:
         teacher = TemplateTeacher()
         return [
-            teacher.answer(Request("complex_reasoning", scene, Prompt("", ""), seed))
+            teacher.respond(Request("complex_reasoning", scene, Prompt("", ""), seed))
             for scene in shape_scenes
         ]
 
@@ -198,7 +198,7 @@ def test_dense_scenes_are_named_and_counted_with_care(street: Scene) -> None:
 def test_a_scene_without_content_gets_the_answer_of_an_empty_message() -> None:
     empty = Scene(1, "VG_100K/1.jpg", 10, 10)
     for kind in KINDS:
-        text = TemplateTeacher().answer(Request(kind, empty, Prompt("", ""), 0))
+        text = TemplateTeacher().respond(Request(kind, empty, Prompt("", ""), 0))
         assert "message is empty" in text
 
 
