@@ -7,13 +7,13 @@ from typing import Any
 from data_pipeline.common.boxes import find_boxes
 from data_pipeline.common.dialogue import IMAGE_MARKER, Role, Turn
 from data_pipeline.common.errors import BadRecordError
+from data_pipeline.generation.checks import box_fault, source_mention
 from data_pipeline.generation.kinds import (
     COMPLEX_REASONING,
     CONVERSATION,
     KINDS,
     REFERRING_QA,
 )
-from data_pipeline.generation.checks import box_fault, source_mention
 
 EMPTY_DESCRIPTIONS = frozenset(
     {

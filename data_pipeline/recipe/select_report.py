@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
-from data_pipeline.common.bar_chart import bar_chart
+from data_pipeline.common.grouped_bar_chart import grouped_bar_chart
 from data_pipeline.common.html import Html, Series, element, fragment, line_chart, page, table
 from data_pipeline.recipe.select_compare import LENGTH_STEP, LONGEST, Comparison, Summary
 
@@ -74,7 +74,7 @@ def _concepts(sets: Sets) -> list[Html]:
         members = [name for name in names if name.startswith(f"{benchmark}/")]
         labels = [name.partition("/")[2].replace("_", " ") for name in members]
         values = {key: [one.covered[name] for name in members] for key, one in sets.items()}
-        charts.append(bar_chart(benchmark, labels, values, "share of items", percent=True))
+        charts.append(grouped_bar_chart(benchmark, labels, values, "share of items", percent=True))
     return charts
 
 
@@ -102,14 +102,16 @@ def _dropped(dropped: Mapping[str, int]) -> Html:
 def _answers(sets: Sets) -> Html:
     values = {name: [one.yes / one.questions, one.no / one.questions] for name, one in sets.items()}
     labels = ["yes", "no"]
-    return bar_chart("Answers that start so", labels, values, "share of answers", percent=True)
+    return grouped_bar_chart(
+        "Answers that start so", labels, values, "share of answers", percent=True
+    )
 
 
 def _kinds(sets: Sets) -> Html:
     kinds = list(sets["all"].kinds)
     values = {name: [one.kinds[kind] / one.items for kind in kinds] for name, one in sets.items()}
     labels = [kind.replace("_", " ") for kind in kinds]
-    return bar_chart("Kinds", labels, values, "share of items", percent=True)
+    return grouped_bar_chart("Kinds", labels, values, "share of items", percent=True)
 
 
 def _lengths(sets: Sets) -> Html:
@@ -126,5 +128,5 @@ def _openings(sets: Sets) -> list[Html]:
         most = sorted(shares, key=lambda opening: (-shares[opening], opening))[:MOST_OPENINGS]
         values = {name: [one.openings[o] for o in most] for name, one in sets.items()}
         labels = [opening or "(no word)" for opening in most]
-        charts.append(bar_chart(title, labels, values, "share of questions", percent=True))
+        charts.append(grouped_bar_chart(title, labels, values, "share of questions", percent=True))
     return charts
