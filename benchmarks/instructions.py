@@ -5,7 +5,7 @@
 
 Writes raw files with as many pictures, dialogues and questions as SVIT's release (4.24 million
 questions about 108,077 pictures) of made-up text with real boxes, and a LLaVA mixture with as many
-rows of each part as the official one. Each command is a process of its own. Scale 1 needs 13 GB.
+rows of each part as the official one. Each command is a process of its own. Scale 1 needs 10 GB.
 """
 
 import argparse
@@ -42,7 +42,7 @@ WORDS = (
 SHORT = "\nAnswer the question using a single word or phrase."
 LETTER = "\nA. red\nB. blue\nAnswer with the option's letter from the given choices directly."
 REGION = "Please provide a short description for this region: [0.32, 0.8, 0.59, 1.0]."
-# Questions of a row, and characters of an answer, chosen so that the file has about 1.1 GB.
+# Pictures' paths, questions of a row, and about how many characters its answers have.
 FORMS: dict[str, tuple[str, list[str], int]] = {
     "sharegpt": ("", ["Write about it."] * 4, 1400),
     "gqa": ("gqa/images/{}.jpg", ["Is it red?" + SHORT, *["Is it big?"] * 9], 4),
