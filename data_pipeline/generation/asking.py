@@ -41,13 +41,20 @@ def answer_to_row(answer: Answer) -> dict[str, Any]:
     row: dict[str, Any] = {"response": answer.text}
     if answer.fault is not None:
         row["fault"] = answer.fault
+    if answer.cut_off:
+        row["cut_off"] = True
     if answer.tokens != Tokens():
         row["tokens"] = dataclasses.astuple(answer.tokens)
     return row
 
 
 def answer_from_row(row: dict[str, Any]) -> Answer:
-    return Answer(row["response"], Tokens(*row.get("tokens", ())), row.get("fault"))
+    return Answer(
+        row["response"],
+        Tokens(*row.get("tokens", ())),
+        row.get("fault"),
+        row.get("cut_off", False),
+    )
 
 
 def ask_all(

@@ -22,7 +22,8 @@ from data_pipeline.generation.teacher import Answer, Tokens, request_key
 @dataclasses.dataclass(frozen=True)
 class KindCount:
     """What one kind of data came to: `rejections` counts the quarantined parts by the reason's
-    code, `rejected` all of them. `superseded` are answers in whose place another attempt counts."""
+    code, `rejected` all of them; `notes` counts answers that are used though they depart from what
+    was asked (`wrong_count`); `superseded` are answers in whose place another attempt counts."""
 
     responses: int
     unanswered: int
@@ -32,17 +33,22 @@ class KindCount:
     question_answers: int
     rejected: int
     rejections: dict[str, int]
+    notes: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class GenerationReport:
-    """What a run made; `rejections` is the sum over kinds, tokens are those of all answers."""
+    """What a run made; `rejections` is the sum over kinds, tokens are those of all answers.
+
+    `cut_lines` counts the lines of scenes for which the prompts of this run's calls had no room.
+    """
 
     scenes: int
     kinds: dict[str, KindCount]
     rejections: dict[str, int]
     input_tokens: int
     output_tokens: int
+    cut_lines: int
 
 
 def read_answer(kind: str, answer: Answer) -> Parsed:
@@ -50,7 +56,7 @@ def read_answer(kind: str, answer: Answer) -> Parsed:
     if answer.fault is not None:
         return Parsed((), (Rejection(answer.fault, answer.text),))
     try:
-        return parse_response(kind, answer.text)
+        return parse_response(kind, answer.text, answer.cut_off)
     except BadRecordError as error:
         return Parsed((), (Rejection(str(error), answer.text),))
 
@@ -64,6 +70,7 @@ def assemble(run: Run, max_bad: int | None = None) -> GenerationReport:
     """
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in run.kinds}
     reasons: dict[str, Counter[str]] = {kind: Counter() for kind in run.kinds}
+    notes: dict[str, Counter[str]] = {kind: Counter() for kind in run.kinds}
     tokens = Tokens()
     quarantine = Quarantine(run.out / QUARANTINE, max_bad)
     with contextlib.ExitStack() as stack:
@@ -82,6 +89,7 @@ def assemble(run: Run, max_bad: int | None = None) -> GenerationReport:
                 count["superseded"] += len(answers) - 1
                 tokens = sum((answer.tokens for answer in answers), tokens)
                 parsed = _best([read_answer(kind, answer) for answer in answers])
+                notes[kind].update(note.split(":")[0] for note in parsed.notes)
                 for rejection in parsed.rejections:
                     reasons[kind][rejection.reason.split(":")[0]] += 1
                     quarantine.add(
@@ -102,10 +110,11 @@ def assemble(run: Run, max_bad: int | None = None) -> GenerationReport:
     quarantine.save()
     report = GenerationReport(
         scenes=len(run.image_ids),
-        kinds={kind: _kind_count(counts[kind], reasons[kind]) for kind in run.kinds},
+        kinds={kind: _kind_count(counts[kind], reasons[kind], notes[kind]) for kind in run.kinds},
         rejections=dict(sum(reasons.values(), Counter())),
         input_tokens=tokens.input,
         output_tokens=tokens.output,
+        cut_lines=run.cut_lines,
     )
     write_json(run.out / "report.json", dataclasses.asdict(report))
     return report
@@ -118,10 +127,13 @@ def _best(attempts: Sequence[Parsed]) -> Parsed:
     return attempts[max(range(len(attempts)), key=worth)]
 
 
-def _kind_count(count: Counter[str], reasons: Counter[str]) -> KindCount:
-    names = {field.name for field in dataclasses.fields(KindCount)} - {"rejected", "rejections"}
+def _kind_count(count: Counter[str], reasons: Counter[str], notes: Counter[str]) -> KindCount:
+    counted = {"rejected", "rejections", "notes"}
+    names = {field.name for field in dataclasses.fields(KindCount)} - counted
     numbers = {name: count[name] for name in names}
-    return KindCount(**numbers, rejected=reasons.total(), rejections=dict(reasons))
+    return KindCount(
+        **numbers, rejected=reasons.total(), rejections=dict(reasons), notes=dict(notes)
+    )
 
 
 def _detail_question(image_id: int, templates: Mapping[str, str], seed: int) -> str:

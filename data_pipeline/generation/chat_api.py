@@ -36,13 +36,11 @@ def read_completion(body: Any) -> Answer:
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise TryAgainError("the reply is no chat completion", may_be_billed=True) from None
     fault = None
-    if finish == "length":
-        fault = "truncated: the answer was cut off at its limit; raise --max-answer-tokens"
-    elif finish == "content_filter":
+    if finish == "content_filter":
         fault = "content_filter: the endpoint cut or withheld the answer"
     elif refusal:
         fault = f"refusal: {refusal}"
-    return Answer(text, tokens, fault)
+    return Answer(text, tokens, fault, cut_off=finish == "length")
 
 
 def error_of_status(status: int, error: Any, wait: float | None = None) -> Exception:

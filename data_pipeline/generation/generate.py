@@ -9,6 +9,7 @@ from data_pipeline.generation.asking import Conduct, ask_all
 from data_pipeline.generation.assemble import GenerationReport, assemble, read_answer
 from data_pipeline.generation.budget import Budget
 from data_pipeline.generation.kinds import KINDS
+from data_pipeline.generation.prompt import PROMPT_TOKENS
 from data_pipeline.generation.run import Inputs, Run
 from data_pipeline.generation.teacher import Answer, Request, Teacher
 
@@ -25,6 +26,7 @@ def generate(
     budget: Budget | None = None,
     retry_rejected: bool = False,
     ask: bool = True,
+    prompt_tokens: int = PROMPT_TOKENS,
 ) -> GenerationReport:
     """Asks `teacher` about every scene and writes `<kind>.json` in SVIT's raw format.
 
@@ -34,7 +36,9 @@ def generate(
     hold what is answered. Raises UserError where the journal belongs to other scenes, prompts, seed
     or teacher, two scenes share an id, or `budget` is used up.
     """
-    inputs = Inputs(scenes_path, out_folder, kinds, seed, template_folder, retry_rejected)
+    inputs = Inputs(
+        scenes_path, out_folder, kinds, seed, template_folder, retry_rejected, prompt_tokens
+    )
     budget = budget or Budget()
     with Run(inputs, teacher.name, budget) as run:
         for leftover in run.out.glob(".*.partial") if run.out.exists() else ():

@@ -109,8 +109,12 @@ def parse_response(kind: str, text: str, cut_off: bool = False) -> Parsed:
     blocks = [block for block in _blocks(text) if block]
     dialogues = [list(_pairs(block, rejections)) for block in blocks]
     if not any(dialogues) and not any(r.text for r in rejections):
-        fault = response_fault(text)
-        raise BadRecordError(fault or f"no_pairs: no question with an answer in {excerpt(text)!r}.")
+        missing = "truncated" if cut_off else "no_pairs"
+        raise BadRecordError(
+            response_fault(text) or f"{missing}: no question with an answer in {excerpt(text)!r}."
+        )
+    if cut_off and blocks[-1][-1][0] == "human":
+        rejections[-1] = Rejection("truncated: ends inside a question", rejections[-1].text)
     broken = _broken_off(dialogues, cut_off) if blocks[-1][-1][0] == "gpt" else None
     items: list[tuple[Turn, ...]] = []
     asked: set[str] = set()

@@ -11,7 +11,8 @@ from data_pipeline.common.boxes import format_box, normalise_box
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
 from data_pipeline.generation.kinds import KINDS, REFERRING_QA
-from data_pipeline.generation.token_budget import Line, estimate_tokens, fit_lines, fit_start
+from data_pipeline.generation.token_budget import Line, fit_lines, fit_start
+from data_pipeline.generation.token_estimate import most_tokens
 
 DETAIL_QUESTIONS = "detail_questions"
 TEMPLATE_NAMES = (*KINDS, DETAIL_QUESTIONS)
@@ -83,14 +84,14 @@ def compose_prompt(
     system = templates[kind].strip()
     captions = [_one_line(caption) for caption in scene.captions]
     groups = (_object_lines(scene), _region_lines(scene, boxed=kind == REFERRING_QA))
-    room = prompt_tokens - estimate_tokens("\n".join((system, *_HEADINGS)))
+    room = prompt_tokens - most_tokens("\n".join((system, *_HEADINGS)))
     if room < 0:
         raise UserError(
             f"the instructions for {kind} alone take about {prompt_tokens - room} tokens, more "
             f"than the {prompt_tokens} that a prompt may have; raise --prompt-tokens."
         )
     kept_captions = fit_start(captions, room)
-    room -= sum(estimate_tokens(f"{caption}\n") for caption in kept_captions)
+    room -= sum(most_tokens(f"{caption}\n") for caption in kept_captions)
     kept = (kept_captions, *fit_lines(groups, room))
     user = "\n".join(
         line for heading, lines in zip(_HEADINGS, kept, strict=True) for line in (heading, *lines)

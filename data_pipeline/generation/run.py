@@ -19,7 +19,7 @@ from data_pipeline.common.journal import Journal
 from data_pipeline.generation.asking import answer_from_row
 from data_pipeline.generation.budget import Budget
 from data_pipeline.generation.kinds import KINDS, require_kinds
-from data_pipeline.generation.prompt import compose_prompt, load_templates
+from data_pipeline.generation.prompt import PROMPT_TOKENS, compose_prompt, load_templates
 from data_pipeline.generation.teacher import Answer, Request, request_key
 
 JOURNAL = "journal.jsonl"
@@ -30,7 +30,8 @@ QUARANTINE = "quarantine.jsonl"
 class Inputs:
     """What is asked about: each scene, for each kind. Templates in `template_folder` replace ours.
 
-    `retry_rejected` asks again for what stands in the out folder's quarantine.
+    `prompt_tokens` is the room that a prompt has (estimated). `retry_rejected` asks again for what
+    stands in the out folder's quarantine.
     """
 
     scenes: PathLike
@@ -39,6 +40,7 @@ class Inputs:
     seed: int = 0
     template_folder: PathLike | None = None
     retry_rejected: bool = False
+    prompt_tokens: int = PROMPT_TOKENS
 
 
 class Run:
@@ -50,9 +52,11 @@ class Run:
     def __init__(self, inputs: Inputs, teacher_name: str, budget: Budget | None = None):
         self.kinds = require_kinds(inputs.kinds)
         self.seed = inputs.seed
+        self.prompt_tokens = inputs.prompt_tokens
         self.out = epath.Path(inputs.out_folder)
         self.templates = load_templates(inputs.template_folder)
         self.image_ids: list[int] = []
+        self.cut_lines = 0
         self._scenes_file = require_file(inputs.scenes, "scenes file")
         with self._scenes_file.open("r") as lines:
             self.scenes = sum(1 for line in lines if line.strip())
@@ -60,7 +64,13 @@ class Run:
         # again, what was asked again since is not asked a third time.
         self._rejected = self._read_rejected() if inputs.retry_rejected else {}
         identity = content_hash(
-            [teacher_name, self.templates, inputs.seed, file_sha256(self._scenes_file)]
+            [
+                teacher_name,
+                self.templates,
+                inputs.seed,
+                inputs.prompt_tokens,
+                file_sha256(self._scenes_file),
+            ]
         )
         self.journal = Journal(
             str(self.out / JOURNAL), identity, budget.watch if budget is not None else None
@@ -92,7 +102,8 @@ class Run:
             for kind in self.kinds:
                 attempt = self._attempt(scene.image_id, kind)
                 if request_key(scene.image_id, kind, attempt) not in self.journal:
-                    prompt = compose_prompt(kind, scene, self.templates)
+                    prompt = compose_prompt(kind, scene, self.templates, self.prompt_tokens)
+                    self.cut_lines += prompt.cut_lines
                     yield Request(kind, scene, prompt, self.seed, attempt)
                 elif answered is not None:
                     answered()

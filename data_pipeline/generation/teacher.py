@@ -49,12 +49,16 @@ class Tokens:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A response. `fault` ("code: detail") says why it can't be used, if that is known without
-    reading it: it was cut off, say. `tokens` is what it took."""
+    """A response and the tokens that it took.
+
+    `fault` ("code: detail") says why it can't be used, if that is known without reading it;
+    `cut_off` that it ended at the limit of an answer's length.
+    """
 
     text: str
     tokens: Tokens = Tokens()
     fault: str | None = None
+    cut_off: bool = False
 
 
 class TryAgainError(Exception):

@@ -63,7 +63,7 @@ def test_from_the_release_to_a_mixture(release: Path, capsys: pytest.CaptureFixt
     report = svit(capsys, "mix", "--mixture", release / "mine.yaml", "--out", mixed)
     assert report["rows"] == 1 and report["folders"] == {"vg": 1}
 
-    look = ("data", "sources", "--images", str(release / "images"), "--rows", str(mixed))
+    look = ("data", "check", "--sources", "--images", str(release / "images"), "--rows", str(mixed))
     assert main([*look]) == 1
     assert "vg/VG_100K (1 of 1 pictures)" in capsys.readouterr().err
     (release / "images/vg/VG_100K").mkdir(parents=True)

@@ -7,7 +7,7 @@ from svit_jax.cli.data.annotate import annotate_job, toy_job
 from svit_jax.cli.data.generate import generate_job
 from svit_jax.cli.data.inspection import browse_job, check_job, stats_job
 from svit_jax.cli.data.instructions import clean_job, convert_job
-from svit_jax.cli.data.mixture import mix_job, sources_job
+from svit_jax.cli.data.mixture import mix_job
 from svit_jax.cli.data.recipe import select_job
 from svit_jax.cli.data.records import shard_job, tokenizer_job
 
@@ -29,7 +29,6 @@ def data_jobs(jobs: Any) -> None:
     convert_job(steps)
     select_job(steps)
     mix_job(steps)
-    sources_job(steps)
     shard_job(steps)
     tokenizer_job(steps)
     check_job(steps)

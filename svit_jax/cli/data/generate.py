@@ -29,6 +29,12 @@ def generate_job(steps: Any) -> None:
     )
     job.add_argument("--prompts", help="a folder of prompt templates in place of ours")
     job.add_argument(
+        "--prompt-tokens",
+        type=int,
+        default=16384,
+        help="room for a prompt (estimated); of longer scenes, small things are left out",
+    )
+    job.add_argument(
         "--unasked", nargs="*", default=(), help="names that the template teacher never mentions"
     )
     job.add_argument("--seed", type=int, help="default 0; an endpoint is sent one only if given")
@@ -102,6 +108,7 @@ def _run(options: argparse.Namespace) -> None:
         options.seed or 0,
         options.prompts,
         options.retry_rejected,
+        options.prompt_tokens,
     )
     if options.dry_run:
         _forecast(options, inputs)
@@ -135,13 +142,15 @@ def _generate(options: argparse.Namespace) -> None:
         budget=Budget(_prices(options), options.max_cost, options.max_total_tokens),
         retry_rejected=options.retry_rejected,
         ask=not options.assemble,
+        prompt_tokens=options.prompt_tokens,
     )
     unanswered = sum(kind.unanswered for kind in report.kinds.values())
     show(
         options,
         report,
         f"instructions about {report.scenes} scenes in {options.out}; "
-        f"rejected: {sum(report.rejections.values())}, unanswered: {unanswered}",
+        f"rejected: {sum(report.rejections.values())}, unanswered: {unanswered}; "
+        f"lines that prompts had no room for: {report.cut_lines}",
     )
 
 

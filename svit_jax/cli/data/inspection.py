@@ -6,11 +6,15 @@ import sys
 from typing import Any
 
 from data_pipeline.common.errors import UserError
+from svit_jax.cli.data.mixture import add_sources, check_sources_of
 from svit_jax.cli.job import add_job, show
 
 
 def check_job(steps: Any) -> None:
     def run(options: argparse.Namespace) -> None:
+        if options.sources:
+            check_sources_of(options)
+            return
         from data_pipeline.inspection.check import check_dataset
         from data_pipeline.inspection.check_table import check_table
 
@@ -48,6 +52,7 @@ def check_job(steps: Any) -> None:
     job.add_argument("--strict", action="store_true", help="warnings fail too")
     job.add_argument("--report", metavar="FILE", help="write every finding here, as JSONL")
     job.add_argument("--seed", type=int, default=0, help="of the sample")
+    add_sources(job)
 
 
 def stats_job(steps: Any) -> None:

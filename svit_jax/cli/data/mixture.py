@@ -1,4 +1,4 @@
-"""`svit data mix` and `svit data sources`: the 665K mixture, and whether its pictures are there."""
+"""`svit data mix` and `svit data check --sources`: the 665K mixture and its downloads."""
 
 import argparse
 from collections.abc import Sequence
@@ -48,45 +48,46 @@ def mix_job(steps: Any) -> None:
     job.add_argument("--max-bad", type=int, help="stop after this many rows of no part")
 
 
-def sources_job(steps: Any) -> None:
-    def run(options: argparse.Namespace) -> None:
-        from data_pipeline.recipe.mixture_spec import SVIT_MIX_665K, read_mixture
-        from data_pipeline.recipe.sources import check_sources
-
-        report = check_sources(
-            options.images,
-            read_mixture(options.mixture or SVIT_MIX_665K),
-            options.rows,
-            _inputs(options.input),
-            options.downloads,
-            decode=options.decode,
-            missing=options.missing,
-            mend=options.mend,
-        )
-        show(options, report, report.text())
-        if report.problems:
-            raise UserError(report.problems)
-
-    job = add_job(
-        steps,
-        "sources",
-        run,
-        "which downloads of a mixture are missing or damaged, where they come from, how to mend",
-        "svit data sources --images images --downloads downloads --rows svit_mix_665k.json",
+def add_sources(job: argparse.ArgumentParser) -> None:
+    """The options of `svit data check --sources`."""
+    group = job.add_argument_group("downloads (--sources)")
+    group.add_argument(
+        "--sources",
+        action="store_true",
+        help="check a mixture's downloads instead: which are missing or damaged, where they come "
+        "from, how to mend the known cases (with --images)",
     )
-    _mixture_options(job)
-    job.add_argument("--images", required=True, help="folder that picture paths are relative to")
-    job.add_argument("--rows", metavar="JSON", help="look for each picture of this file's rows")
-    job.add_argument("--decode", action="store_true", help="open each picture, too (slow)")
-    job.add_argument("--missing", metavar="JSONL", help="list the missing and damaged ones here")
-    job.add_argument(
-        "--mend",
-        metavar="JSON",
-        help="write the rows with the pictures' names as they were found",
+    _mixture_options(group)
+    group.add_argument("--rows", metavar="JSON", help="look for each picture of this file's rows")
+    group.add_argument("--decode", action="store_true", help="open each picture, too (slow)")
+    group.add_argument("--missing", metavar="JSONL", help="list the missing and damaged ones here")
+    group.add_argument(
+        "--mend", metavar="JSON", help="write the rows with the pictures' names as they were found"
     )
 
 
-def _mixture_options(job: argparse.ArgumentParser) -> None:
+def check_sources_of(options: argparse.Namespace) -> None:
+    from data_pipeline.recipe.mixture_spec import SVIT_MIX_665K, read_mixture
+    from data_pipeline.recipe.sources import check_sources
+
+    if not options.images:
+        raise UserError("--sources needs --images, the folder that picture paths are relative to.")
+    report = check_sources(
+        options.images,
+        read_mixture(options.mixture or SVIT_MIX_665K),
+        options.rows,
+        _inputs(options.input),
+        options.downloads,
+        decode=options.decode,
+        missing=options.missing,
+        mend=options.mend,
+    )
+    show(options, report, report.text())
+    if report.problems:
+        raise UserError(report.problems)
+
+
+def _mixture_options(job: Any) -> None:
     job.add_argument("--mixture", metavar="YAML", help="its description (default: SVIT-mix-665K)")
     job.add_argument("--downloads", help="folder of the inputs, under their official names")
     job.add_argument(

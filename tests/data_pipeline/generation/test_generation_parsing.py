@@ -250,7 +250,7 @@ WHOLE = "Question: Why?\nAnswer: It rains.\nQuestion: How?\nAnswer: It pours.\n"
         (WHOLE + "Question: Where?\nAnswer: In the mid", False, 2, ["truncated"]),
         (WHOLE + "Question: Where?\nAnswer: In the mid", True, 2, ["truncated"]),
         (WHOLE + "Question: Where would the m", False, 2, ["unpaired_turn"]),
-        (WHOLE + "Question: Where would the m", True, 2, ["unpaired_turn"]),
+        (WHOLE + "Question: Where would the m", True, 2, ["truncated"]),
         (WHOLE + "Question: Where?\nAnswer:", False, 2, ["empty_text"]),
         (WHOLE + 'Question: Where?\nAnswer: On the sign "Exit."', False, 3, []),
         ("Question: Why?\nAnswer: Rain\nQuestion: How?\nAnswer: It pours", False, 2, []),

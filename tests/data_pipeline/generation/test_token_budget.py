@@ -12,7 +12,8 @@ from data_pipeline.annotations.visual_genome import read_visual_genome
 from data_pipeline.common.errors import UserError
 from data_pipeline.generation.kinds import KINDS
 from data_pipeline.generation.prompt import compose_prompt, load_templates
-from data_pipeline.generation.token_budget import Line, estimate_tokens, fit_lines
+from data_pipeline.generation.token_budget import Line, fit_lines
+from data_pipeline.generation.token_estimate import most_tokens
 
 TEMPLATES = load_templates()
 
@@ -30,7 +31,7 @@ TEMPLATES = load_templates()
     ],
 )
 def test_the_estimate_by_hand(text: str, tokens: int) -> None:
-    assert estimate_tokens(text) == tokens
+    assert most_tokens(text) == tokens
 
 
 def test_the_estimate_is_near_llama_and_not_below(real_data: Path) -> None:
@@ -41,7 +42,7 @@ def test_the_estimate_is_near_llama_and_not_below(real_data: Path) -> None:
             prompt = compose_prompt(kind, scene, TEMPLATES)
             assert prompt.cut_lines == 0
             text = f"{prompt.system}\n{prompt.user}"
-            assert 1.0 <= estimate_tokens(text) / len(llama.encode(text)) <= 1.2
+            assert 1.0 <= most_tokens(text) / len(llama.encode(text)) <= 1.2
 
 
 lines = st.lists(
@@ -54,7 +55,7 @@ def test_the_smallest_go_first_until_each_share_is_kept(
     objects: list[Line], regions: list[Line], tokens: int
 ) -> None:
     def cost(group: list[Line]) -> int:
-        return sum(estimate_tokens(line.text) + 1 for line in group)
+        return sum(most_tokens(line.text) + 1 for line in group)
 
     both = cost(objects) + cost(regions)
     expected = []
@@ -85,10 +86,10 @@ def test_long_scenes_are_cut_to_the_budget_and_counted(kind: str) -> None:
     long = scene(60, 80)
     whole = compose_prompt(kind, long, TEMPLATES)
     assert whole.cut_lines == 0 and len(whole.user.splitlines()) == 3 + 2 + 60 + 80
-    needed = estimate_tokens(f"{whole.system}\n{whole.user}")
+    needed = most_tokens(f"{whole.system}\n{whole.user}")
     budget = needed - 400
     cut = compose_prompt(kind, long, TEMPLATES, prompt_tokens=budget)
-    assert budget - 60 < estimate_tokens(f"{cut.system}\n{cut.user}") <= budget
+    assert budget - 60 < most_tokens(f"{cut.system}\n{cut.user}") <= budget
     assert cut.cut_lines == len(whole.user.splitlines()) - len(cut.user.splitlines()) > 0
     kept = cut.user.splitlines()
     objects = [line for line in kept if line.startswith("thing")]
@@ -102,8 +103,8 @@ def test_long_scenes_are_cut_to_the_budget_and_counted(kind: str) -> None:
 def test_captions_go_last_and_instructions_never() -> None:
     templates = {**TEMPLATES, "conversation": "Talk."}
     headings = "Talk.\n(1) captions:\n(2) objects:\n(3) regions:"
-    base = estimate_tokens(headings)
-    one = estimate_tokens("Caption 0.\n")
+    base = most_tokens(headings)
+    one = most_tokens("Caption 0.\n")
     prompt = compose_prompt("conversation", scene(5, 5), templates, prompt_tokens=base + one + 2)
     assert prompt.user.splitlines() == [
         "(1) captions:",
