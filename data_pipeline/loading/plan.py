@@ -279,8 +279,7 @@ def build_plan(
     check_inputs(inputs, source, tokenizer, template)
     sizes: list[list[Measured]] = []
     counts: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
-    entries = source.entries
-    for entry in progress(entries, "measuring dialogues", total=len(entries), unit="record"):
+    for entry in progress(source.entries, "measuring dialogues", len(source), "record"):
         has_picture = bool(entry.image_id)
         sizes.append([])
         for dialogue in entry.dialogues:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from etils import epath
@@ -82,24 +82,33 @@ def read_header(folder: PathLike, split: str) -> ManifestHeader:
         ) from None
 
 
-def read_entries(folder: PathLike, header: ManifestHeader) -> list[ManifestEntry]:
-    """A row for each record, in the order of the records. Raises UserError where rows are lost."""
+def iter_entries(folder: PathLike, header: ManifestHeader) -> Iterator[ManifestEntry]:
+    """Yields a row for each record, in the order of the records; memory does not grow with them.
+
+    Raises UserError where a row is no record, or, at the end, where rows are lost.
+    """
     path = manifest_path(folder, header.split)
-    rows = read_jsonl(path, "manifest")
-    next(rows)
-    try:
-        entries = [_entry_from_json(row) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
+    count = 0
+    for row in itertools.islice(read_jsonl(path, "manifest"), 1, None):
+        try:
+            entry = _entry_from_json(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"manifest {path} holds a row that is no record ({error!r}); "
+                "write the dataset again with `svit data shard`."
+            ) from None
+        yield entry
+        count += 1
+    if count != header.records:
         raise UserError(
-            f"manifest {path} holds a row that is no record ({error!r}); "
-            "write the dataset again with `svit data shard`."
-        ) from None
-    if len(entries) != header.records:
-        raise UserError(
-            f"manifest {path} lists {len(entries)} records, but its header says {header.records}; "
+            f"manifest {path} lists {count} records, but its header says {header.records}; "
             "write the dataset again with `svit data shard`."
         )
-    return entries
+
+
+def read_entries(folder: PathLike, header: ManifestHeader) -> list[ManifestEntry]:
+    """All that `iter_entries` yields; for datasets whose text fits the memory."""
+    return list(iter_entries(folder, header))
 
 
 def finished_splits(folder: PathLike) -> dict[str, Any] | None:
