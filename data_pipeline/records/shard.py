@@ -6,7 +6,6 @@ order; what was committed before a run was killed is kept by the next.
 
 import contextlib
 import dataclasses
-import json
 import os
 import tempfile
 import uuid
@@ -16,7 +15,7 @@ from array_record.python import array_record_module
 from etils import epath
 
 from data_pipeline.common.errors import BadRecordError, UserError
-from data_pipeline.common.files import file_sha256, open_atomic, write_json
+from data_pipeline.common.files import file_sha256, open_atomic, read_json, write_json
 from data_pipeline.records.example import Record, encode_record
 from data_pipeline.records.inputs import Group, file_size
 from data_pipeline.records.llava_rows import RejectedRow
@@ -71,22 +70,37 @@ class ShardWriter:
         """Where the shard's rows of the manifest wait."""
         return self.unfinished / f"part-{number:05d}.jsonl"
 
-    def finished(self, number: int) -> Part | None:
-        """The part that a run before committed, if the shard and its rows are whole; else None."""
+    def shard_of(self, group: int, groups: int) -> int:
+        """The number of the shard whose slice holds a group."""
+        return ((group + 1) * self.count - 1) // groups
+
+    def part(self, number: int) -> Part:
+        """What was committed of a shard. Raises UserError where that can't be read."""
+        path = self._part_path(number)
+        row = read_json(path, "part of an unfinished dataset")
         try:
-            row = json.loads(self._part_path(number).read_text())
             shard = Shard(**row.pop("shard"))
             rejected = tuple(RejectedRow(**rejected) for rejected in row.pop("rejected"))
-            part = Part(**row, shard=shard, rejected=rejected)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return Part(**row, shard=shard, rejected=rejected)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path} is not the note of a shard ({error!r}); remove the folder {path.parent} "
+                "and write the dataset again."
+            ) from None
+
+    def finished(self, number: int) -> Part | None:
+        """The part that a run before committed, if the shard and its rows are whole; else None."""
+        path, entries = self._shard_path(number), self.entries_path(number)
+        try:
+            part = self.part(number)
+        except UserError:
             return None
-        path = self._shard_path(number)
         whole = (
             part.identity == self.identity
-            and file_size(path) == shard.bytes
-            and file_sha256(path) == shard.sha256
-            and self.entries_path(number).exists()
-            and file_sha256(self.entries_path(number)) == part.entries_sha256
+            and file_size(path) == part.shard.bytes
+            and file_sha256(path) == part.shard.sha256
+            and entries.exists()
+            and file_sha256(entries) == part.entries_sha256
         )
         return part if whole else None
 
