@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from typing import Literal, get_args
+from typing import Literal
 
 from PIL import Image
 
@@ -29,12 +29,6 @@ class Resize:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise UserError(f"pictures can't be resized to {self.size} pixels; give 1 or more.")
-        for what, value, known in (
-            ("mode", self.mode, get_args(AspectMode)),
-            ("format", self.format, get_args(PictureFormat)),
-        ):
-            if value not in known:
-                raise UserError(f"the resized pictures' {what} is {value!r}; choose {known}.")
 
 
 def stored_picture(data: bytes, name: str, resize: Resize | None) -> tuple[bytes, int, int]:
