@@ -1,6 +1,7 @@
 """Which dialogues share a row: best-fit-decreasing under a token and a picture limit."""
 
-from collections.abc import Sequence
+import array
+import dataclasses
 
 import numpy as np
 from jaxtyping import Int32, Int64
@@ -8,38 +9,51 @@ from jaxtyping import Int32, Int64
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.progress import progress
 
-Sizes = Sequence[Sequence[int]]
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sizes:
+    """The tokens and pictures of N dialogues, which are those of record 0, of record 1, ...
+
+    A handful of bytes for each: the sizes of millions of dialogues fit where their text does not.
+    """
+
+    dialogues: Int32[np.ndarray, "R"]
+    tokens: Int32[np.ndarray, "N"]
+    pictures: Int32[np.ndarray, "N"]
+
+    def __post_init__(self) -> None:
+        if int(self.dialogues.sum()) != len(self.tokens) or len(self.tokens) != len(self.pictures):
+            raise ValueError("tokens and pictures must have one number for each dialogue")
+
+    def place(self, number: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "n 2"]:
+        """(record, place in it) of the dialogues of these numbers, 0 to N - 1."""
+        ends = np.cumsum(self.dialogues, dtype=np.int64)
+        record = np.searchsorted(ends, number, side="right")
+        return np.stack([record, number - (ends - self.dialogues)[record]], 1).astype(np.int32)
 
 
-def _flatten(
-    lengths: Sizes, pictures: Sizes, row_length: int, pictures_per_row: int
-) -> tuple[Int32[np.ndarray, "N 2"], Int64[np.ndarray, "N"], Int64[np.ndarray, "N"]]:
-    """(record, dialogue), tokens and pictures of all dialogues that are to be planned."""
-    counts = np.array([len(record) for record in lengths], np.int64)
-    if counts.tolist() != [len(record) for record in pictures]:
-        raise ValueError("lengths and pictures must have one number for each dialogue")
-    total = int(counts.sum())
-    records = np.repeat(np.arange(len(counts)), counts)
-    first = np.repeat(np.cumsum(counts) - counts, counts)
-    where = np.stack([records, np.arange(total) - first], axis=1).astype(np.int32)
-    tokens = np.fromiter((n for record in lengths for n in record), np.int64, total)
-    slots = np.fromiter((n for record in pictures for n in record), np.int64, total)
-    kept = tokens > 0
-    where, tokens, slots = where[kept], np.minimum(tokens[kept], row_length), slots[kept]
-    if not len(where):
+def _to_plan(sizes: Sizes, pictures_per_row: int) -> Int64[np.ndarray, "n"]:
+    """The numbers of the dialogues that are to be planned: all that have tokens."""
+    numbers = np.flatnonzero(sizes.tokens > 0)
+    if not len(numbers):
         raise UserError("there is no dialogue to plan; check the dataset.")
-    if (slots > pictures_per_row).any():
-        worst = int(slots.argmax())
+    pictures = sizes.pictures[numbers]
+    if (pictures > pictures_per_row).any():
+        worst = int(pictures.argmax())
+        record, place = sizes.place(numbers[worst : worst + 1])[0].tolist()
         raise UserError(
-            f"dialogue {where[worst, 1]} of record {where[worst, 0]} shows {slots[worst]} "
+            f"dialogue {place} of record {record} shows {pictures[worst]} "
             f"pictures, but a row has {pictures_per_row} picture slots; raise pictures_per_row."
         )
-    return where, tokens, slots
+    return numbers
 
 
 def _best_fit(
-    tokens: list[int], slots: list[int], row_length: int, pictures_per_row: int
-) -> list[int]:
+    tokens: Int32[np.ndarray, "n"],
+    slots: Int32[np.ndarray, "n"],
+    row_length: int,
+    pictures_per_row: int,
+) -> Int32[np.ndarray, "n"]:
     """The row of each dialogue: the open one where the fewest tokens stay free, else a new one.
 
     Rows with the same free tokens and slots are interchangeable, so only which (slots, tokens)
@@ -50,10 +64,9 @@ def _best_fit(
     open_bits = [0] * (pictures_per_row + 1)
     open_rows: dict[tuple[int, int], list[int]] = {}
     rows = 0
-    chosen = []
-    for need, pictures in progress(
-        zip(tokens, slots, strict=True), "packing", total=len(tokens), unit="dialogue"
-    ):
+    chosen = array.array("i")
+    sizes = zip(map(int, tokens), map(int, slots), strict=True)
+    for need, pictures in progress(sizes, "packing", total=len(tokens), unit="dialogue"):
         best_free, best_slots = row_length + 1, -1
         for free_slots in range(pictures, pictures_per_row + 1):
             fitting = open_bits[free_slots] >> need
@@ -73,44 +86,51 @@ def _best_fit(
         open_rows.setdefault(left, []).append(row)
         open_bits[left[0]] |= 1 << left[1]
         chosen.append(row)
-    return chosen
+    return np.array(chosen, np.int32)
 
 
 def make_packed_plan(
-    lengths: Sizes, pictures: Sizes, row_length: int, pictures_per_row: int, seed: int
-) -> Int32[np.ndarray, "R S 2"]:
-    """R rows of up to S dialogues as (record, dialogue), padded with -1, in shuffled order.
+    sizes: Sizes, row_length: int, pictures_per_row: int, seed: int
+) -> Int32[np.ndarray, "R S 4"]:
+    """R rows of up to S dialogues as (record, dialogue, tokens, pictures), padded with -1, in
+    shuffled order.
 
     Args:
-      lengths: for each record, the tokens of each dialogue; longer ones count as `row_length`,
-        one of 0 tokens is left out.
-      pictures: likewise, the pictures of each dialogue.
+      sizes: of all dialogues; longer ones count as `row_length`, one of 0 tokens is left out.
       row_length: T, most tokens in a row.
       pictures_per_row: M, most pictures in a row.
       seed: decides which of equally long dialogues meet, and the order of the rows.
 
     Raises UserError where a dialogue shows more than M pictures, or nothing is to be planned.
     """
-    where, tokens, slots = _flatten(lengths, pictures, row_length, pictures_per_row)
+    numbers = _to_plan(sizes, pictures_per_row)
     rng = np.random.default_rng([seed, 0])
-    order = rng.permutation(len(where))
+    numbers = numbers[rng.permutation(len(numbers))]
+    tokens = np.minimum(sizes.tokens[numbers], row_length)
     # Picture slots run out before tokens where rows are long; text alone then fills what is left.
     # Longest first regardless of pictures took up to a tenth more rows.
-    order = order[np.lexsort((-tokens[order], -slots[order]))]
-    row = np.array(
-        _best_fit(tokens[order].tolist(), slots[order].tolist(), row_length, pictures_per_row)
-    )
+    longest_first = np.lexsort((-tokens, -sizes.pictures[numbers]))
+    numbers, tokens = numbers[longest_first], tokens[longest_first]
+    row = _best_fit(tokens, sizes.pictures[numbers], row_length, pictures_per_row)
     samples = np.bincount(row)
     by_row = np.argsort(row, kind="stable")
     place = np.arange(len(row)) - np.repeat(np.cumsum(samples) - samples, samples)
-    rows = np.full((len(samples), samples.max(), 2), -1, np.int32)
-    rows[row[by_row], place] = where[order[by_row]]
+    rows = np.full((len(samples), samples.max(), 4), -1, np.int32)
+    rows[row[by_row], place] = _columns(sizes, numbers[by_row], row_length)
     return rng.permutation(rows)
 
 
 def make_padded_plan(
-    lengths: Sizes, pictures: Sizes, row_length: int, pictures_per_row: int, seed: int
-) -> Int32[np.ndarray, "R 1 2"]:
+    sizes: Sizes, row_length: int, pictures_per_row: int, seed: int
+) -> Int32[np.ndarray, "R 1 4"]:
     """One dialogue a row, in shuffled order; arguments and errors as for `make_packed_plan`."""
-    where, _, _ = _flatten(lengths, pictures, row_length, pictures_per_row)
-    return np.random.default_rng([seed, 0]).permutation(where)[:, None]
+    numbers = _to_plan(sizes, pictures_per_row)
+    numbers = np.random.default_rng([seed, 0]).permutation(numbers)
+    return _columns(sizes, numbers, row_length)[:, None]
+
+
+def _columns(
+    sizes: Sizes, numbers: Int64[np.ndarray, "n"], row_length: int
+) -> Int32[np.ndarray, "n 4"]:
+    tokens = np.minimum(sizes.tokens[numbers], row_length)
+    return np.column_stack([sizes.place(numbers), tokens, sizes.pictures[numbers]]).astype(np.int32)

@@ -4,6 +4,7 @@ It is an array of rows and a permutation computed index by index, so a training 
 says what its batch holds.
 """
 
+import array
 import dataclasses
 import functools
 from collections import Counter
@@ -25,7 +26,7 @@ from data_pipeline.common.files import (
 )
 from data_pipeline.common.progress import note, progress
 from data_pipeline.common.quarantine import Quarantine
-from data_pipeline.loading.packing import make_packed_plan, make_padded_plan
+from data_pipeline.loading.packing import Sizes, make_packed_plan, make_padded_plan
 from data_pipeline.loading.source import DialogueSource
 from data_pipeline.text.encode import Measured, measure_dialogue
 from data_pipeline.text.oddities import ODDITIES, find_oddities
@@ -277,12 +278,11 @@ def build_plan(
     than a row has slots.
     """
     check_inputs(inputs, source, tokenizer, template)
-    sizes: list[list[Measured]] = []
     counts: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
-    entries = source.entries
-    for entry in progress(entries, "measuring dialogues", total=len(entries), unit="record"):
+    dialogues, tokens, pictures = (array.array("i") for _ in range(3))
+    for entry in progress(source.entries, "measuring dialogues", len(source), "record"):
         has_picture = bool(entry.image_id)
-        sizes.append([])
+        dialogues.append(len(entry.dialogues))
         for dialogue in entry.dialogues:
             size = _LEFT_OUT
             try:
@@ -299,17 +299,11 @@ def build_plan(
                 counts["nothing_to_learn"] += size.first_target >= min(
                     size.tokens, inputs.row_length
                 )
-            sizes[-1].append(size)
-    tokens = [[size.tokens for size in record] for record in sizes]
-    pictures = [[size.pictures for size in record] for record in sizes]
+            tokens.append(size.tokens)
+            pictures.append(size.pictures)
     make = make_packed_plan if inputs.kind == "packed" else make_padded_plan
-    where = make(tokens, pictures, inputs.row_length, inputs.pictures_per_row, inputs.seed)
-    rows = np.full((*where.shape[:2], 4), -1, np.int32)
-    rows[..., :2] = where
-    used = where[..., 0] >= 0
-    at = [(record, dialogue) for record, dialogue in where[used].tolist()]
-    rows[used, TOKENS] = [min(tokens[i][j], inputs.row_length) for i, j in at]
-    rows[used, PICTURES] = [pictures[i][j] for i, j in at]
+    sizes = Sizes(*(np.array(numbers, np.int32) for numbers in (dialogues, tokens, pictures)))
+    rows = make(sizes, inputs.row_length, inputs.pictures_per_row, inputs.seed)
     plan = Plan(inputs, rows, dict(counts))
     left_out = f"; {len(quarantine)} left out ({quarantine.path})" if quarantine else ""
     note(f"plan: {plan.statistics()}{left_out}")

@@ -1,6 +1,6 @@
 """What the loader asks of a dataset; `data_pipeline.records` opens one that answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 from data_pipeline.common.dialogue import Dialogue
@@ -29,12 +29,13 @@ class PictureRecord(Entry, Protocol):
 class DialogueSource(Protocol):
     """Records by index; a damaged one raises BadRecordError. Picklable, for worker processes.
 
-    entries: all records in order, without touching pictures.
+    entries: all records in order, without touching pictures; may be read anew on every pass, so
+      that they never stand in memory together.
     fingerprint: equal fingerprints mean equal records in equal order.
     """
 
     @property
-    def entries(self) -> Sequence[Entry]: ...
+    def entries(self) -> Iterable[Entry]: ...
 
     @property
     def fingerprint(self) -> str: ...

@@ -1,16 +1,30 @@
 """What a dataset is made from: LLaVA-format rows grouped by picture, and a hash that names it."""
 
+import array
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO
 
+import numpy as np
 from etils import epath
+from jaxtyping import Int64
 
-from data_pipeline.common.dialogue import Dialogue
+from data_pipeline.common.dialogue import Dialogue, Turn
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, file_sha256
-from data_pipeline.common.progress import progress
+from data_pipeline.common.progress import progress, progress_bar
 from data_pipeline.records.llava_rows import LlavaRow, RejectedRow, read_llava_rows
+
+_LOOKING_AHEAD = 32
+"""Pictures that are looked for at once: a bucket answers late, and many together."""
+
+_BATCH = 1 << 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,30 +45,96 @@ class Group:
     def reject(self, reason: str) -> list[RejectedRow]:
         return [RejectedRow(m.dialogue.id, reason, m.file, self.image) for m in self.members]
 
+    def reject_missing(self) -> list[RejectedRow]:
+        return self.reject(f"missing picture: there is no file {self.image}.")
+
 
 @dataclasses.dataclass(frozen=True)
-class Inputs:
-    """Groups whose pictures are there, in the order in which they were first seen; rows that are
+class Found:
+    """What the inputs hold: groups whose pictures are there, the pictures' bytes, rows that are
     rejected already; `hash` of the files' content and of the pictures' names and sizes."""
 
-    groups: list[Group]
+    groups: int
+    picture_bytes: int
     rejected: list[RejectedRow]
     dropped_openings: int
-    picture_bytes: int
     hash: str
 
 
-def read_inputs(llava_paths: Sequence[PathLike], images_folder: PathLike) -> Inputs:
+class _Spool:
+    """Checked rows on disk, by number: all of a large dataset's text stands in no memory.
+
+    Safe in threads once all rows are added.
+    """
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self._ends = array.array("q", [0])
+
+    def add(self, row: Sourced) -> None:
+        turns = [(turn.role, turn.text) for turn in row.dialogue.turns]
+        line = json.dumps([row.file, row.dialogue.id, turns]).encode()
+        self._file.write(line)
+        self._ends.append(self._ends[-1] + len(line))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def __getitem__(self, number: int) -> Sourced:
+        start, end = self._ends[number : number + 2]
+        file, row_id, turns = json.loads(os.pread(self._file.fileno(), end - start, start))
+        return Sourced(Dialogue(row_id, tuple(Turn(role, text) for role, text in turns)), file)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Grouped:
+    """Rows by picture: group g is rows `order[starts[g] : starts[g + 1]]` of picture g.
+
+    Memory holds the names of the pictures and two numbers for each row.
+    """
+
+    rows: _Spool
+    images: list[str | None]
+    order: Int64[np.ndarray, "N"]
+    starts: Int64[np.ndarray, "G_1"]
+
+    def __getitem__(self, number: int) -> Group:
+        rows = self.order[self.starts[number] : self.starts[number + 1]]
+        return Group(self.images[number], tuple(self.rows[row] for row in rows.tolist()))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inputs:
+    """What the inputs hold, and the groups in the order in which they were first seen."""
+
+    found: Found
+    _grouped: _Grouped
+    _kept: Int64[np.ndarray, "K"]
+
+    def groups(self, start: int, stop: int) -> Iterator[Group]:
+        """Yields groups `start` to `stop` - 1, read from disk as they are asked for."""
+        for number in self._kept[start:stop].tolist():
+            yield self._grouped[number]
+
+
+@contextlib.contextmanager
+def open_inputs(llava_paths: Sequence[PathLike], images_folder: PathLike) -> Iterator[Inputs]:
     """Reads and groups the rows, and looks (without opening) at each picture.
 
-    A picture that changes and keeps its size keeps the hash: opening all of them would make a
-    second run as slow as the first.
+    Until the block ends the rows lie in a temporary file (in TMPDIR), which has no name and so
+    vanishes with the process, however that ends. A picture that changes and keeps its size keeps
+    the hash: opening all of them would make a second run as slow as the first.
 
     Raises UserError where a file is not LLaVA's format or no row at all is usable.
     """
-    digest = hashlib.sha256()
-    pictured: dict[str, list[Sourced]] = {}
-    order: list[str | Sourced] = []
+    with tempfile.TemporaryFile() as file:
+        yield _read(_Spool(file), llava_paths, images_folder)
+
+
+def _read(rows: _Spool, llava_paths: Sequence[PathLike], images_folder: PathLike) -> Inputs:
+    numbers: dict[str, int] = {}
+    images: list[str | None] = []
+    group_of_row = array.array("q")
     rejected: list[RejectedRow] = []
     dropped_openings = 0
     for path in llava_paths:
@@ -64,48 +144,91 @@ def read_inputs(llava_paths: Sequence[PathLike], images_folder: PathLike) -> Inp
                 rejected.append(row)
                 continue
             dropped_openings += row.dropped_opening
-            member = Sourced(row.dialogue, file_name)
-            if row.image is None:
-                order.append(member)
-            elif row.image in pictured:
-                pictured[row.image].append(member)
-            else:
-                pictured[row.image] = [member]
-                order.append(row.image)
-        digest.update(f"{file_name}:{file_sha256(path)}\n".encode())
-    if not order:
+            number = len(images)
+            if row.image is not None:
+                number = numbers.setdefault(row.image, number)
+            if number == len(images):
+                images.append(row.image)
+            group_of_row.append(number)
+            rows.add(Sourced(row.dialogue, file_name))
+    rows.flush()
+    group = np.array(group_of_row, np.int64)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=len(images)))])
+    grouped = _Grouped(rows, images, np.argsort(group, kind="stable"), starts)
+
+    sizes = find_sizes(images, images_folder)
+    check_pictures(images, sizes, llava_paths, images_folder, rejected)
+    missing = np.array([i is not None and s is None for i, s in zip(images, sizes, strict=True)])
+    for number in np.flatnonzero(missing).tolist():
+        rejected += grouped[number].reject_missing()
+    kept = np.flatnonzero(~missing)
+    found = Found(
+        groups=len(kept),
+        picture_bytes=sum(size for size in sizes if size is not None),
+        rejected=rejected,
+        dropped_openings=dropped_openings,
+        hash=inputs_hash(
+            [(epath.Path(path).name, file_sha256(path)) for path in llava_paths],
+            zip(images, sizes, strict=True),
+        ),
+    )
+    return Inputs(found, grouped, kept)
+
+
+def check_pictures(
+    images: Sequence[str | None],
+    sizes: Sequence[int | None],
+    llava_paths: Sequence[PathLike],
+    images_folder: PathLike,
+    rejected: Sequence[RejectedRow],
+) -> None:
+    """Raises UserError where no row is usable, or none of the pictures is there."""
+    if not images:
         first = f"; the first one: {rejected[0].reason}" if rejected else ""
         raise UserError(
             f"{', '.join(str(path) for path in llava_paths)}: none of the {len(rejected)} rows is "
             f"usable{first}"
         )
-
-    groups: list[Group] = []
-    picture_bytes = 0
-    missing = 0
-    root = epath.Path(images_folder)
-    for entry in progress(order, "looking for pictures", unit="picture"):
-        if isinstance(entry, Sourced):
-            groups.append(Group(None, (entry,)))
-            continue
-        group = Group(entry, tuple(pictured[entry]))
-        size = _file_size(root / entry)
-        digest.update(f"{entry}:{size}\n".encode())
-        if size is None:
-            missing += 1
-            rejected += group.reject(f"missing picture: there is no file {entry}.")
-        else:
-            groups.append(group)
-            picture_bytes += size
-    if pictured and missing == len(pictured):
+    named = [image for image in images if image is not None]
+    if named and all(size is None for size in sizes):
         raise UserError(
-            f"images folder {images_folder} holds none of the {missing} pictures; the first is "
-            f"{next(iter(pictured))!r}: give the folder that such paths start from."
+            f"images folder {images_folder} holds none of the {len(named)} pictures; the first is "
+            f"{named[0]!r}: give the folder that such paths start from."
         )
-    return Inputs(groups, rejected, dropped_openings, picture_bytes, digest.hexdigest())
 
 
-def _file_size(path: epath.Path) -> int | None:
+def inputs_hash(
+    files: Iterable[tuple[str, str]], pictures: Iterable[tuple[str | None, int | None]]
+) -> str:
+    """Names the inputs: of (name, sha256) of the files in order, of (path, bytes) of pictures."""
+    digest = hashlib.sha256()
+    for name, sha256 in files:
+        digest.update(f"{name}:{sha256}\n".encode())
+    for image, size in pictures:
+        if image is not None:
+            digest.update(f"{image}:{size}\n".encode())
+    return digest.hexdigest()
+
+
+def find_sizes(images: Sequence[str | None], folder: PathLike) -> list[int | None]:
+    """Each picture's size in bytes; None where there is no such file, or no picture is named."""
+    root = epath.Path(folder)
+    sizes: list[int | None] = []
+    with (
+        progress_bar(len(images), "looking for pictures", "picture") as bar,
+        ThreadPoolExecutor(_LOOKING_AHEAD) as pool,
+    ):
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
+            sizes += pool.map(
+                lambda image: None if image is None else file_size(root / image), batch
+            )
+            bar.update(len(batch))
+    return sizes
+
+
+def file_size(path: epath.Path) -> int | None:
+    """The size in bytes, None where there is no such file."""
     try:
         stat = path.stat()
     except OSError:

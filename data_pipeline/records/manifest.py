@@ -1,19 +1,23 @@
 """The manifest beside the shards: what they hold, without their pictures."""
 
 import dataclasses
+import hashlib
 import itertools
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 from etils import epath
 
 from data_pipeline.common.dialogue import Dialogue, Turn
 from data_pipeline.common.errors import UserError
-from data_pipeline.common.files import PathLike, read_jsonl, require_file, write_jsonl
+from data_pipeline.common.files import PathLike, open_atomic, read_jsonl, require_file
+from data_pipeline.records.pictures import Resize
 
-FORMAT = "svit-records-1"
+FORMAT = "svit-records-2"
 DATASET_INFO = "dataset_info.json"
+
+Modality = Literal["image", "text"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Shard:
 @dataclasses.dataclass(frozen=True)
 class ManifestHeader:
     """What the shards are. `fingerprint` identifies the records in their order, however they are
-    cut into shards; `inputs` identifies what they were made from."""
+    cut into shards; `inputs` identifies what they were made from; `resize` says what was done to
+    the pictures, None where they are the files as they were."""
 
     name: str
     split: str
@@ -39,29 +44,60 @@ class ManifestHeader:
     dialogues: int
     rejected: int
     dropped_openings: int
+    resize: Resize | None
     shards: tuple[Shard, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class ManifestEntry:
-    """One record but for its picture, whose size is in pixels; None where there is no picture."""
+    """One record but for its picture, whose size as it is stored is in pixels; None where there is
+    no picture."""
 
     image_id: str
     width: int | None
     height: int | None
     dialogues: tuple[Dialogue, ...]
 
+    @property
+    def modality(self) -> Modality:
+        return "image" if self.image_id else "text"
+
 
 def manifest_path(folder: PathLike, split: str) -> epath.Path:
     return epath.Path(folder) / f"manifest-{split}.jsonl"
 
 
-def write_manifest(
-    folder: PathLike, header: ManifestHeader, entries: Iterable[ManifestEntry]
-) -> None:
-    first = {"format": FORMAT, **dataclasses.asdict(header)}
-    rows = (_entry_to_json(entry) for entry in entries)
-    write_jsonl(manifest_path(folder, header.split), itertools.chain([first], rows))
+def write_manifest(folder: PathLike, header: ManifestHeader, lines: Iterable[str]) -> None:
+    """Writes the header and then a row for each record, as `entry_line` gives them."""
+    with open_atomic(manifest_path(folder, header.split)) as file:
+        first = {"format": FORMAT, **dataclasses.asdict(header)}
+        file.write(json.dumps(first, ensure_ascii=False) + "\n")
+        file.writelines(lines)
+
+
+def entry_line(entry: ManifestEntry, data: bytes) -> str:
+    """The entry as the manifest's row; `data` is the record as the shard holds it.
+
+    A dialogue's `words` are counted as LLaVA does for its batches of equal lengths: what
+    whitespace separates, over all turns, the marker with them.
+    """
+    row = {
+        "image_id": entry.image_id,
+        "modality": entry.modality,
+        "width": entry.width,
+        "height": entry.height,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "dialogues": [
+            {
+                "id": dialogue.id,
+                "words": sum(len(turn.text.split()) for turn in dialogue.turns),
+                "turns": [[turn.role, turn.text] for turn in dialogue.turns],
+            }
+            for dialogue in entry.dialogues
+        ],
+    }
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def read_header(folder: PathLike, split: str) -> ManifestHeader:
@@ -74,7 +110,10 @@ def read_header(folder: PathLike, split: str) -> ManifestHeader:
         if row.pop("format") != FORMAT:
             raise ValueError("another format")
         shards = tuple(Shard(**shard) for shard in row.pop("shards"))
-        return ManifestHeader(**row, shards=shards)
+        resize = row.pop("resize")
+        return ManifestHeader(
+            **row, resize=None if resize is None else Resize(**resize), shards=shards
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"manifest {path} does not begin with the header of {FORMAT} ({error!r}); "
@@ -82,24 +121,33 @@ def read_header(folder: PathLike, split: str) -> ManifestHeader:
         ) from None
 
 
-def read_entries(folder: PathLike, header: ManifestHeader) -> list[ManifestEntry]:
-    """A row for each record, in the order of the records. Raises UserError where rows are lost."""
+def iter_entries(folder: PathLike, header: ManifestHeader) -> Iterator[ManifestEntry]:
+    """Yields a row for each record, in the order of the records; memory does not grow with them.
+
+    Raises UserError where a row is no record, or, at the end, where rows are lost.
+    """
     path = manifest_path(folder, header.split)
-    rows = read_jsonl(path, "manifest")
-    next(rows)
-    try:
-        entries = [_entry_from_json(row) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
+    count = 0
+    for row in itertools.islice(read_jsonl(path, "manifest"), 1, None):
+        try:
+            entry = _entry_from_json(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"manifest {path} holds a row that is no record ({error!r}); "
+                "write the dataset again with `svit data shard`."
+            ) from None
+        yield entry
+        count += 1
+    if count != header.records:
         raise UserError(
-            f"manifest {path} holds a row that is no record ({error!r}); "
-            "write the dataset again with `svit data shard`."
-        ) from None
-    if len(entries) != header.records:
-        raise UserError(
-            f"manifest {path} lists {len(entries)} records, but its header says {header.records}; "
+            f"manifest {path} lists {count} records, but its header says {header.records}; "
             "write the dataset again with `svit data shard`."
         )
-    return entries
+
+
+def read_entries(folder: PathLike, header: ManifestHeader) -> list[ManifestEntry]:
+    """All that `iter_entries` yields; for datasets whose text fits the memory."""
+    return list(iter_entries(folder, header))
 
 
 def finished_splits(folder: PathLike) -> dict[str, Any] | None:
@@ -115,18 +163,6 @@ def finished_splits(folder: PathLike) -> dict[str, Any] | None:
             f"{path} is not TFDS's description of a dataset ({error!r}); "
             "choose another output folder, or write the dataset again."
         ) from None
-
-
-def _entry_to_json(entry: ManifestEntry) -> dict[str, Any]:
-    return {
-        "image_id": entry.image_id,
-        "width": entry.width,
-        "height": entry.height,
-        "dialogues": [
-            {"id": dialogue.id, "turns": [[turn.role, turn.text] for turn in dialogue.turns]}
-            for dialogue in entry.dialogues
-        ],
-    }
 
 
 def _entry_from_json(row: dict[str, Any]) -> ManifestEntry:

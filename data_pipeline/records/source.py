@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import Any
+from collections.abc import Iterator
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from etils import epath
@@ -16,8 +16,8 @@ from data_pipeline.records.manifest import (
     ManifestEntry,
     ManifestHeader,
     finished_splits,
+    iter_entries,
     manifest_path,
-    read_entries,
     read_header,
 )
 
@@ -32,6 +32,20 @@ class _WholeShard:
     examples_in_shard: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Entries:
+    """Each record but for its picture, in order; read from the manifest anew on every pass."""
+
+    folder: str
+    header: ManifestHeader
+
+    def __iter__(self) -> Iterator[ManifestEntry]:
+        return iter_entries(self.folder, self.header)
+
+    def __len__(self) -> int:
+        return self.header.records
+
+
 class RecordSource:
     """A dataset's records by index; safe in threads, and pickled without its open files."""
 
@@ -44,7 +58,6 @@ class RecordSource:
                 for s in header.shards
             ]
         )
-        self._entries: list[ManifestEntry] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -52,15 +65,13 @@ class RecordSource:
         return self.header.fingerprint
 
     @property
-    def entries(self) -> list[ManifestEntry]:
-        """Each record's dialogues, and its picture's name and size, read once from the manifest."""
-        if self._entries is None:
-            self._entries = read_entries(self.folder, self.header)
-        return self._entries
+    def entries(self) -> Entries:
+        """Each record's dialogues, and its picture's name and size, without reading pictures."""
+        return Entries(self.folder, self.header)
 
     @property
     def manifest(self) -> list[tuple[Dialogue, ...]]:
-        """The dialogues of record 0, 1, ...: what a plan is made from."""
+        """The dialogues of record 0, 1, ...; for datasets whose text fits the memory."""
         return [entry.dialogues for entry in self.entries]
 
     def __len__(self) -> int:
@@ -79,9 +90,6 @@ class RecordSource:
                 f"record {index} of {self.folder} can't be read ({detail}); "
                 "write the dataset again with `svit data shard`."
             ) from None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_entries": None}
 
 
 def open_records(folder: PathLike, split: str = "train") -> RecordSource:

@@ -12,14 +12,15 @@ from data_pipeline.common.files import PathLike, write_text
 from data_pipeline.records.example import record_features
 from data_pipeline.records.manifest import DATASET_INFO
 
-_FORMAT = "array_record"
-_DESCRIPTION = """One record holds one picture (`images` is empty for text alone) with all its
+FILE_FORMAT = "array_record"
+VERSION = "1.0.0"
+DESCRIPTION = """One record holds one picture (`images` is empty for text alone) with all its
 dialogues: turns by "human" and "gpt" in alternation; "<image>" marks the picture's place."""
 
 
 def shard_names(name: str, split: str, count: int) -> list[str]:
     """The file names that TFDS expects of the shards of a split."""
-    return [f"{name}-{split}.{_FORMAT}-{number:05d}-of-{count:05d}" for number in range(count)]
+    return [f"{name}-{split}.{FILE_FORMAT}-{number:05d}-of-{count:05d}" for number in range(count)]
 
 
 def write_tfds_metadata(
@@ -41,15 +42,15 @@ def write_tfds_metadata(
             tfds.core.SplitInfo(name=other, shard_lengths=lengths, num_bytes=int(row["numBytes"]))
         )
     identity = DatasetIdentity(
-        name=name, version=tfds.core.Version("1.0.0"), data_dir=os.fspath(folder), module_name=""
+        name=name, version=tfds.core.Version(VERSION), data_dir=os.fspath(folder), module_name=""
     )
     info = tfds.core.DatasetInfo(
         builder=identity,
-        description=_DESCRIPTION,
+        description=DESCRIPTION,
         features=record_features(),
         disable_shuffling=True,
     )
-    info.set_file_format(_FORMAT)
+    info.set_file_format(FILE_FORMAT)
     info.set_splits(tfds.core.splits.SplitDict(sorted(infos, key=lambda split: split.name)))
     # TFDS writes in place; going through a scratch folder lets each file appear whole.
     with tempfile.TemporaryDirectory() as scratch:

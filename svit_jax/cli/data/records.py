@@ -3,22 +3,13 @@
 import argparse
 from typing import Any
 
+from data_pipeline.common.errors import UserError
 from svit_jax.cli.job import add_job, show
 
 
 def shard_job(steps: Any) -> None:
     def run(options: argparse.Namespace) -> None:
-        from data_pipeline.records.writer import write_dataset
-
-        report = write_dataset(
-            options.llava,
-            options.images,
-            options.out,
-            options.name,
-            split=options.split,
-            shards=options.shards,
-            max_bad=options.max_bad,
-        )
+        report = _write(options)
         show(
             options,
             report,
@@ -40,6 +31,62 @@ def shard_job(steps: Any) -> None:
     job.add_argument("--split", default="train")
     job.add_argument("--shards", type=int, help="how many shards (default: one for 256 MiB)")
     job.add_argument("--max-bad", type=int, help="stop after this many rejected rows")
+    job.add_argument(
+        "--workers", type=int, help="shards written at once (default: one for each core)"
+    )
+    job.add_argument(
+        "--resize", type=int, help="store squares of this many pixels (default: files as they are)"
+    )
+    job.add_argument(
+        "--image-mode",
+        choices=("pad", "crop"),
+        help="how --resize makes a square: as data.image_mode of the run (default: pad)",
+    )
+    job.add_argument(
+        "--image-format",
+        choices=("png", "jpeg"),
+        help="what --resize writes: png is exact, jpeg small (default: png)",
+    )
+    job.add_argument("--runner", help="write on this Beam runner instead (needs svit-jax[beam])")
+    job.add_argument("beam_options", nargs="*", help="Beam's own options, after --")
+
+
+def _write(options: argparse.Namespace) -> Any:
+    from data_pipeline.records.pictures import Resize
+    from data_pipeline.records.target import Target
+    from data_pipeline.records.writer import write_dataset
+
+    resize = None
+    if options.resize is not None:
+        resize = Resize(options.resize, options.image_mode or "pad", options.image_format or "png")
+    elif options.image_mode or options.image_format:
+        raise UserError("--image-mode and --image-format belong to --resize; give its size too.")
+    if options.runner is None:
+        if options.beam_options:
+            raise UserError(f"{options.beam_options} are Beam's options; give a --runner too.")
+        return write_dataset(
+            options.llava,
+            options.images,
+            options.out,
+            options.name,
+            options.split,
+            options.shards,
+            options.max_bad,
+            resize,
+            options.workers,
+        )
+    try:
+        from data_pipeline.records.beam_pipeline import write_dataset_with_beam
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--runner needs Beam ({error}); install it: pip install 'svit-jax[beam]'."
+        ) from None
+    target = Target(
+        options.out, options.name, options.split, options.shards, options.max_bad, resize
+    )
+    return write_dataset_with_beam(
+        options.llava, options.images, target, options.runner, options.beam_options
+    )
 
 
 def tokenizer_job(steps: Any) -> None:

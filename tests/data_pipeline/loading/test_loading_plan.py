@@ -3,18 +3,20 @@
 import dataclasses
 import json
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_source import MemorySource, make_source
+from memory_source import MemoryRecord, MemorySource, make_source
 
 from data_pipeline.common.dialogue import Dialogue, Turn
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.quarantine import Quarantine
+from data_pipeline.loading import plan as plan_module
 from data_pipeline.loading.plan import Plan, build_plan, permuted_row, plan_inputs
-from data_pipeline.text.encode import encode_dialogue
+from data_pipeline.text.encode import Measured, encode_dialogue
 from data_pipeline.text.templates import PLAIN, V1
 
 P, T, M = 4, 160, 2
@@ -226,3 +228,27 @@ def test_a_dialogue_that_cant_be_written_is_quarantined(tokenizer, tmp_path):
     plan = build_plan(source, tokenizer, V1, inputs, quarantine)
     assert quarantine.counts() == {"turns do not alternate": 1}
     assert 2 not in plan.rows[..., 0]
+
+
+def test_texts_do_not_stay_in_memory(tokenizer, inputs, monkeypatch):
+    """Entries that are read anew on every pass are let go of one by one."""
+    monkeypatch.setattr(plan_module, "measure_dialogue", lambda *_: Measured(9, 0, 5))
+
+    class Streamed(MemorySource):
+        @property
+        def entries(self):
+            for number in range(2000):
+                turns = Turn("human", f"{number} " * 1000), Turn("gpt", "Yes.")
+                yield MemoryRecord("", None, (Dialogue(str(number), turns),))
+
+        def __len__(self):
+            return 2000
+
+    tracemalloc.start()
+    try:
+        plan = build_plan(Streamed(()), tokenizer, V1, inputs)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert plan.statistics().dialogues == 2000
+    assert peak < 2e6  # of 9 MB of text

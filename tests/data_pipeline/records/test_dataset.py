@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from data_pipeline.common.errors import BadRecordError, UserError
-from data_pipeline.records import writer
+from data_pipeline.records import target
 from data_pipeline.records.source import open_records
 from data_pipeline.records.writer import write_dataset
 
@@ -215,7 +215,7 @@ def test_too_many_bad_rows_stop_the_run_and_leave_no_dataset(world):
         write_dataset(world.paths, world.images, out, "toy", max_bad=1)
     assert [r["id"] for r in quarantined(out)] == ["a2", "b0"]
     assert not (out / "dataset_info.json").exists()
-    assert not list(out.glob(".*"))
+    assert [path.name for path in out.glob(".*")] == [".toy-train.unfinished"]
     with pytest.raises(UserError, match=r"holds no dataset_info\.json: .*not finished"):
         open_records(out)
 
@@ -227,7 +227,7 @@ def test_a_run_that_was_killed_is_made_good_by_the_next(world, monkeypatch):
     def killed(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(writer, "write_manifest", killed)
+    monkeypatch.setattr(target, "write_manifest", killed)
     with pytest.raises(KeyboardInterrupt):
         write_dataset(world.paths, world.images, out, "toy", shards=3)
     monkeypatch.undo()
