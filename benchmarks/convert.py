@@ -10,16 +10,14 @@ process of its own, and compares every tensor of the two byte for byte. 7b needs
 import argparse
 import hashlib
 import json
-import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from measuring import machine, record, svit
 
 from data_pipeline.text.tokenizer import train_tokenizer
 from svit_jax.checkpoints.architecture import llava_hf_json
@@ -73,20 +71,6 @@ def write_source(folder: Path, model: SvitConfig) -> None:
     train_tokenizer(["a cat on a mat", "What is this?"], folder / "tokenizer.model", 280)
 
 
-def measured(*arguments: str) -> dict[str, float]:
-    """Seconds and the process's largest resident memory of one `svit` command."""
-    code = (
-        "import resource, sys\nfrom svit_jax.cli import main\ncode = main(sys.argv[1:])\n"
-        "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\nsys.exit(code)"
-    )
-    start = time.perf_counter()
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    seconds = time.perf_counter() - start
-    peak = next(line for line in done.stdout.splitlines() if line.startswith("PEAK"))
-    return {"seconds": round(seconds, 1), "peak_gib": round(int(peak.split()[1]) / 2**20, 2)}
-
-
 def differing(source: Path, back: Path) -> list[str]:
     """Keys whose bytes are not the same, or that one of the two lacks."""
     first, second = find_tensors(source), find_tensors(back)
@@ -115,18 +99,17 @@ def main() -> int:
         result = {
             "size": options.size,
             "source_gb": round(size / 1e9, 3),
-            "to_orbax": measured(
+            "to_orbax": svit(
                 *("convert", str(source), str(ours), "--to", "orbax"),
                 *("--vocabulary", str(model.decoder.vocab)),
-            ),
+            )[0],
         }
         print(json.dumps(result), flush=True)
-        result["to_llava_hf"] = measured("convert", str(ours), str(back), "--to", "llava-hf")
+        result["to_llava_hf"] = svit("convert", str(ours), str(back), "--to", "llava-hf")[0]
         odd = differing(source, back)
         result |= {
             "differing_tensors": len(odd),
-            "cores": os.cpu_count(),
-            "machine": platform.processor() or platform.machine(),
+            **machine(),
             "command": f"python benchmarks/convert.py --size {options.size}",
         }
         print(json.dumps(result), flush=True)
@@ -134,10 +117,7 @@ def main() -> int:
         if odd or (options.size == "7b" and peak > LIMIT_GIB):
             print(f"not as promised: {odd[:5]}, {peak} GiB of {LIMIT_GIB}", file=sys.stderr)
             return 1
-        if options.out:
-            path = Path(options.out) / f"convert_{options.size}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(result, indent=1) + "\n")
+        record(result, options.out, f"convert_{options.size}")
     finally:
         shutil.rmtree(work)
     return 0

@@ -13,17 +13,16 @@ import argparse
 import hashlib
 import itertools
 import json
-import os
-import platform
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from measuring import machine, record, svit
 
 LIMIT_GIB = 4.0
 PICTURES, OBJECTS, REGIONS = 108_077, 3_802_374, 5_406_592
@@ -137,19 +136,10 @@ def write_files(folder: Path, world: World, shuffled: bool) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def measured(*arguments: str) -> dict[str, Any]:
-    """Seconds, largest resident memory and report of one `svit data annotate`."""
-    code = (
-        "import resource, sys\nfrom svit_jax.cli import main\ncode = main(sys.argv[1:])\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\nsys.exit(code)"
-    )
-    start = time.perf_counter()
-    command = [sys.executable, "-c", code, "data", "annotate", *arguments, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    seconds = time.perf_counter() - start
-    *_, report, peak = done.stdout.splitlines()
-    counts = {k: v for k, v in json.loads(report).items() if isinstance(v, int)}
-    return {"seconds": round(seconds, 1), "peak_gib": round(int(peak) / 2**20, 2), **counts}
+def annotated(*arguments: str) -> dict[str, Any]:
+    """What `svit data annotate` took and counted."""
+    took, answer = svit("data", "annotate", *arguments)
+    return {**took, **{key: value for key, value in answer.items() if isinstance(value, int)}}
 
 
 def scenes_digest(path: Path) -> str:
@@ -163,7 +153,7 @@ def scenes_digest(path: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--share", type=float, default=1.0, help="of the full size")
+    parser.add_argument("--share", type=float, default=0.01, help="1 is the full size")
     parser.add_argument("--folder", help="where there is room (default: a temporary folder)")
     parser.add_argument("--out", help="write the result as JSON into this folder")
     options = parser.parse_args()
@@ -181,18 +171,17 @@ def main() -> int:
             size = write_files(folder, world, shuffled=order == "other_order")
             print(f"made {size / 1e9:.2f} GB in {time.perf_counter() - start:.0f} s", flush=True)
             result["files_gb"] = round(size / 1e9, 2)
-            result[order] = measured("--vg", str(folder), *common)
+            result[order] = annotated("--vg", str(folder), *common)
             digests.append(scenes_digest(scenes))
             print(json.dumps(result), flush=True)
             if order == "same_order":
                 result["scenes_gb"] = round(scenes.stat().st_size / 1e9, 2)
-                merged = measured("--vg", str(folder), *common, "--merge-duplicates", "0.7")
+                merged = annotated("--vg", str(folder), *common, "--merge-duplicates", "0.7")
                 result["merged_duplicates"] = merged
             shutil.rmtree(folder)
         result |= {
             "same_scenes": digests[0] == digests[1],
-            "cores": os.cpu_count(),
-            "machine": platform.processor() or platform.machine(),
+            **machine(),
             "command": f"python benchmarks/data_annotate.py --share {options.share}",
         }
         print(json.dumps(result), flush=True)
@@ -200,10 +189,7 @@ def main() -> int:
         if peak > LIMIT_GIB or not result["same_scenes"]:
             print(f"not as promised: {peak} GiB of {LIMIT_GIB}", file=sys.stderr)
             return 1
-        if options.out:
-            path = Path(options.out) / "data_annotate.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(result, indent=1) + "\n")
+        record(result, options.out, "data_annotate")
     finally:
         shutil.rmtree(work)
     return 0

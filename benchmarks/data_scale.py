@@ -11,15 +11,13 @@ blank pictures, shards it and plans it, each in a process of its own, and holds 
 import argparse
 import json
 import os
-import platform
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from measuring import machine, measured, record, svit
 from PIL import Image
 
 from data_pipeline.text.tokenizer import train_tokenizer
@@ -30,7 +28,6 @@ PHRASE = """the man woman red clock left of sign in front building because it is
 dog and looks at people who walk along street while car waits light tree white"""
 WORDS = PHRASE.split()
 
-SHARD = "from svit_jax.cli import main\nassert main(sys.argv[1:]) == 0"
 PLAN = """from data_pipeline.loading.plan import build_plan, plan_inputs
 from data_pipeline.records.source import open_records
 from data_pipeline.text.templates import V1
@@ -77,19 +74,6 @@ def train_small_tokenizer(path: str) -> None:
     train_tokenizer([text(chance, 40) for _ in range(500)], path, 400)
 
 
-def measured(code: str, *arguments: str) -> dict[str, float]:
-    """Seconds and the largest resident memory of a process of its own."""
-    code = f"import resource, sys\n{code}\n" + (
-        "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    start = time.perf_counter()
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    seconds = time.perf_counter() - start
-    peak = next(line for line in done.stdout.splitlines() if line.startswith("PEAK"))
-    return {"seconds": round(seconds, 1), "peak_gib": round(int(peak.split()[1]) / 2**20, 2)}
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pictures", type=int, default=500, help="108077 is all of SVIT's")
@@ -106,23 +90,18 @@ def main() -> int:
         result = {
             "dialogues": options.pictures * DIALOGUES,
             "json_gb": round(rows.stat().st_size / 1e9, 2),
-            "shard": measured(SHARD, "data", "shard", *inputs, *output),
+            "shard": svit("data", "shard", *inputs, *output)[0],
         }
         rows.unlink()
         print(json.dumps(result), flush=True)
         train_small_tokenizer(tokenizer)
-        result["plan"] = measured(PLAN, data, tokenizer, str(work / "plan"))
+        result["plan"] = measured(PLAN, data, tokenizer, str(work / "plan"))[0]
         result |= {
-            "cores": os.cpu_count(),
-            "machine": platform.processor() or platform.machine(),
-            "load_at_the_end": round(os.getloadavg()[0], 1),
+            **machine(),
             "command": f"python benchmarks/data_scale.py --pictures {options.pictures}",
         }
         print(json.dumps(result), flush=True)
-        if options.out:
-            path = Path(options.out) / "data_scale.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(result, indent=1) + "\n")
+        record(result, options.out, "data_scale")
     finally:
         shutil.rmtree(work)
     peak = max(result["shard"]["peak_gib"], result["plan"]["peak_gib"])

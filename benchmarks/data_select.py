@@ -12,18 +12,16 @@ limit of time is held against the seconds on a core, else against the clock.
 
 import argparse
 import json
-import os
-import platform
 import random
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from measuring import machine, record, svit
 
 from data_pipeline.annotations.annotate import annotate
 from data_pipeline.common.json_list import read_json_list
@@ -124,27 +122,6 @@ def write_source(path: Path, scale: float) -> dict[str, float]:
     return {"rows": count, "question_answers": questions, "gb": gigabytes}
 
 
-def measured(*arguments: str) -> dict[str, Any]:
-    """What one `svit` command answers, its seconds by the clock and on a core, its peak memory."""
-    code = (
-        "import resource, sys\nfrom svit_jax.cli import main\ncode = main(sys.argv[1:])\n"
-        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print(used.ru_maxrss, used.ru_utime + used.ru_stime)\nsys.exit(code)"
-    )
-    start = time.perf_counter()
-    command = [sys.executable, "-c", code, *arguments, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    seconds = time.perf_counter() - start
-    answer, used = done.stdout.splitlines()
-    kilobytes, core_seconds = used.split()
-    return {
-        "seconds": round(seconds, 1),
-        "core_seconds": round(float(core_seconds), 1),
-        "peak_gib": round(int(kilobytes) / 2**20, 2),
-        "answer": json.loads(answer),
-    }
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scale", type=float, default=0.01, help="1 is the full size")
@@ -158,16 +135,14 @@ def main() -> int:
         print(json.dumps(source), flush=True)
         count = round(CORE * min(1.0, options.scale))
         files = ("--llava", str(work / "svit.json"), "--out", str(work / "core.json"))
-        run = measured("data", "select", *files, "--count", str(count))
-        answer = run.pop("answer")
+        run, answer = svit("data", "select", *files, "--count", str(count))
         result = {
             "source": source,
             **run,
             "rows_a_second": round(source["rows"] / run["seconds"]),
             "rows_a_core_second": round(source["rows"] / run["core_seconds"]),
             "selected": {key: answer[key] for key in ("items", "kinds", "yes", "no", "keywords")},
-            "cores": os.cpu_count(),
-            "machine": platform.processor() or platform.machine(),
+            **machine(),
             "beside": options.beside,
             "command": f"python benchmarks/data_select.py --scale {options.scale:g}",
         }
@@ -180,10 +155,7 @@ def main() -> int:
                 file=sys.stderr,
             )
             return 1
-        if options.out:
-            path = Path(options.out) / "data_select.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(result, indent=1) + "\n")
+        record(result, options.out, "data_select")
     finally:
         shutil.rmtree(work)
     return 0

@@ -11,17 +11,16 @@ rows of each part as the official one. Each command is a process of its own. Sca
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from measuring import machine, record, svit
 
 from data_pipeline.generation.raw_files import json_list_writer
 from data_pipeline.recipe.mixture_spec import read_mixture
@@ -154,25 +153,6 @@ def write_mixture(folder: Path, scale: float) -> None:
     (folder / "mixture.yaml").write_text(json.dumps(described))
 
 
-def measured(*arguments: str) -> dict[str, float]:
-    """Seconds, seconds of the processor and largest resident memory of one `svit` command."""
-    code = (
-        "import resource, sys\nfrom svit_jax.cli import main\ncode = main(sys.argv[1:])\n"
-        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print('USED', used.ru_maxrss, used.ru_utime + used.ru_stime)\nsys.exit(code)"
-    )
-    start = time.perf_counter()
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    seconds = time.perf_counter() - start
-    used = next(line for line in done.stdout.splitlines() if line.startswith("USED")).split()
-    return {
-        "seconds": round(seconds, 1),
-        "processor_seconds": round(float(used[2]), 1),
-        "peak_gib": round(int(used[1]) / 2**20, 2),
-    }
-
-
 COMMANDS = ("clean", "convert", "reverse", "mix")
 
 
@@ -195,7 +175,7 @@ def commands(work: Path) -> dict[str, tuple[str, ...]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--scale", type=float, default=1.0, help="1 is the released size")
+    parser.add_argument("--scale", type=float, default=0.01, help="1 is the released size")
     parser.add_argument("--folder", help="where there is room (default: a temporary folder)")
     parser.add_argument("--input", help="a folder that this program kept: no input is made")
     parser.add_argument("--keep", action="store_true", help="keep the input and the results")
@@ -213,21 +193,17 @@ def main() -> int:
         result["raw_gb"] = round(sum(f.stat().st_size for f in (work / "raw").iterdir()) / 1e9, 2)
         result["mixture_gb"] = round((work / "llava_v1_5_mix665k.json").stat().st_size / 1e9, 2)
         for name in options.steps:
-            result[name] = measured("data", *commands(work)[name])
-            result[name]["load_average"] = round(os.getloadavg()[0], 1)
+            took, _ = svit("data", *commands(work)[name])
+            result[name] = {**took, **machine()}
             print(json.dumps({name: result[name]}), flush=True)
     finally:
         if not options.keep and not options.input:
             shutil.rmtree(work)
     result |= {
-        "cores": os.cpu_count(),
-        "machine": platform.processor() or platform.machine(),
+        **machine(),
         "command": f"python benchmarks/instructions.py --scale {options.scale}",
     }
-    if options.out:
-        path = Path(options.out) / "instructions.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
+    record(result, options.out, "instructions")
     peak = max(result[name]["peak_gib"] for name in options.steps)
     if peak > LIMIT_GIB:
         print(f"not as promised: {peak} GiB of {LIMIT_GIB}", file=sys.stderr)
