@@ -28,7 +28,8 @@ PHRASE = """the man woman red clock left of sign in front building because it is
 dog and looks at people who walk along street while car waits light tree white"""
 WORDS = PHRASE.split()
 
-PLAN = """from data_pipeline.loading.plan import build_plan, plan_inputs
+PLAN = """import sys
+from data_pipeline.loading.plan import build_plan, plan_inputs
 from data_pipeline.records.source import open_records
 from data_pipeline.text.templates import V1
 from data_pipeline.text.tokenizer import Tokenizer
