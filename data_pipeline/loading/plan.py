@@ -136,8 +136,8 @@ class PlanStatistics:
 class Plan:
     """R rows of up to S dialogues: (record, dialogue, tokens, pictures), padded with -1.
 
-    `counts` says how many dialogues have each oddity (docs/data.md lists them), are cut off or
-    have nothing to learn. `path` is the file that `rows` is memory-mapped from: such a plan travels
+    `counts` says how many dialogues have each oddity (docs/model_inputs.md lists them), are cut
+    off or have nothing to learn. `path` is the file that `rows` is memory-mapped from: such a plan travels
     to worker processes as its path alone.
     """
 

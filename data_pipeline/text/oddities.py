@@ -1,4 +1,4 @@
-"""What is out of the ordinary in a dialogue: counted by the plan, explained in docs/data.md."""
+"""What is out of the ordinary in a dialogue: counted by the plan; docs/model_inputs.md explains."""
 
 from collections.abc import Sequence
 

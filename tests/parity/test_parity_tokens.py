@@ -98,7 +98,7 @@ def test_ids_and_labels_of_a_thousand_conversations(conversations, model, after_
 
 
 def test_the_reference_masks_what_it_cant_split(model):
-    """What docs/data.md says of the reference where our samples differ from its."""
+    """What docs/model_inputs.md says of the reference where our samples differ from its."""
     tokenize = tokenize_as("4.31", model)
 
     def labels(*texts: str) -> tuple[bool, int]:

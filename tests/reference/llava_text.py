@@ -107,7 +107,7 @@ def plain_sample(caption: str, tokenize: Tokenize) -> Sample:
 
 
 def differences(conversation: Conversation) -> set[str]:
-    """Where our samples differ from the reference's on purpose (docs/data.md says how).
+    """Where our samples differ from the reference's on purpose (docs/model_inputs.md says how).
 
     "text": the reference writes another text. "special": it reads special tokens out of the text.
     "role": it finds no end of the question, or a wrong one. "collapse": several markers in a turn.

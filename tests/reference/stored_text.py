@@ -14,7 +14,7 @@ CAPTIONS = ["a cat on a mat", "", " a cat", "a cat\n", "  two  spaces ", "çŒ« ðŸ
 
 
 def small_conversations() -> list[Conversation]:
-    """Fifty short ones, each oddity of docs/data.md among them."""
+    """Fifty short ones, each oddity of docs/model_inputs.md among them."""
     named = [
         Conversation(("<image>\nWhat is this?", "A cat."), True),
         Conversation(("What is this?", "A cat.", "Is it big?", "It is."), False),
