@@ -92,12 +92,15 @@ def _write(options: argparse.Namespace) -> Any:
 def tokenizer_job(steps: Any) -> None:
     def run(options: argparse.Namespace) -> None:
         from data_pipeline.records.source import open_records
-        from data_pipeline.text.corpus import training_texts
+        from data_pipeline.text.corpus import spread, training_texts
         from data_pipeline.text.tokenizer import train_tokenizer
 
-        dialogues = (
-            d for folder in options.data for e in open_records(folder).entries for d in e.dialogues
-        )
+        if options.dialogues < 1:
+            raise UserError(f"--dialogues is {options.dialogues}; expected 1 or more.")
+        sources = [open_records(folder) for folder in options.data]
+        total = sum(source.header.dialogues for source in sources)
+        every = (d for source in sources for entry in source.entries for d in entry.dialogues)
+        dialogues = spread(every, total, options.dialogues)
         tokenizer = train_tokenizer(
             training_texts(dialogues), options.out, options.vocab, options.whole_numbers
         )
@@ -117,6 +120,9 @@ def tokenizer_job(steps: Any) -> None:
     job.add_argument("--data", nargs="+", required=True, help="dataset folders")
     job.add_argument("--out", required=True, help="the .model file to write")
     job.add_argument("--vocab", type=int, default=32000, help="number of pieces")
+    job.add_argument(
+        "--dialogues", type=int, default=200_000, help="learn from at most this many, evenly spread"
+    )
     job.add_argument(
         "--whole-numbers", action="store_true", help="let numbers such as 0.125 be one piece"
     )
