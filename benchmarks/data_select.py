@@ -24,10 +24,9 @@ from typing import Any
 from measuring import machine, record, svit
 
 from data_pipeline.annotations.annotate import annotate
-from data_pipeline.common.json_list import read_json_list
+from data_pipeline.common.json_stream import json_list_writer, stream_list
 from data_pipeline.common.progress import progress
 from data_pipeline.generation.generate import generate
-from data_pipeline.generation.raw_files import json_list_writer
 from data_pipeline.generation.template_teacher import TemplateTeacher
 from data_pipeline.generation.wording import SHAPES
 from data_pipeline.instructions.llava import ID_STEMS, convert
@@ -58,7 +57,7 @@ def teacher_rows(folder: Path) -> dict[str, list[list[str]]]:
     convert(folder / "raw", folder / "scenes.jsonl", folder / "rows.json")
     kinds = {stem: kind for kind, stem in ID_STEMS.items()}
     found: dict[str, list[list[str]]] = {kind: [] for kind in ROWS}
-    for row in read_json_list(folder / "rows.json", "rows", "LLaVA's format"):
+    for row in stream_list(folder / "rows.json", "rows", "LLaVA's format"):
         turns = [
             SHAPE.sub(lambda match: f"{{{SHAPES.index(match[1])}}}", turn["value"])
             for turn in row["conversations"]

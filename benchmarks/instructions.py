@@ -22,7 +22,7 @@ from typing import Any
 
 from measuring import machine, record, svit
 
-from data_pipeline.generation.raw_files import json_list_writer
+from data_pipeline.common.json_stream import json_list_writer
 from data_pipeline.recipe.mixture_spec import read_mixture
 
 LIMIT_GIB = 4.0

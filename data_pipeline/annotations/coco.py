@@ -10,11 +10,11 @@ import numpy as np
 
 from data_pipeline.annotations import fields
 from data_pipeline.annotations.clip import clip_box
-from data_pipeline.annotations.json_stream import stream_under
 from data_pipeline.annotations.picture_size import PictureSizes
 from data_pipeline.annotations.scene import Region, Scene, SceneObject
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
+from data_pipeline.common.json_stream import stream_under
 from data_pipeline.common.quarantine import Quarantine
 
 

@@ -10,10 +10,10 @@ from etils import epath
 from data_pipeline.annotations import fields
 from data_pipeline.annotations.clip import clip_box
 from data_pipeline.annotations.join import join_by_image
-from data_pipeline.annotations.json_stream import stream_list
 from data_pipeline.annotations.scene import Region, Relation, Scene, SceneObject
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.files import PathLike
+from data_pipeline.common.json_stream import stream_list
 from data_pipeline.common.quarantine import Quarantine
 
 T = TypeVar("T")

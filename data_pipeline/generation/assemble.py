@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from data_pipeline.common.dialogue import Turn
 from data_pipeline.common.errors import BadRecordError
 from data_pipeline.common.files import write_json
+from data_pipeline.common.json_stream import json_list_writer
 from data_pipeline.common.progress import progress
 from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.generation.kinds import DETAIL_DESCRIPTION
 from data_pipeline.generation.parsing import Parsed, Rejection, parse_response
 from data_pipeline.generation.prompt import DETAIL_QUESTIONS
-from data_pipeline.generation.raw_files import RawPicture, json_list_writer, raw_to_json
+from data_pipeline.generation.raw_files import RawPicture, raw_to_json
 from data_pipeline.generation.run import QUARANTINE, Run
 from data_pipeline.generation.teacher import Answer, Tokens, request_key
 

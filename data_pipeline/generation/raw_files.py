@@ -1,13 +1,12 @@
-"""SVIT's raw format, and long JSON lists written row by row."""
+"""SVIT's raw format, written."""
 
-import contextlib
 import dataclasses
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from data_pipeline.common.dialogue import Turn
-from data_pipeline.common.files import PathLike, open_atomic
+from data_pipeline.common.files import PathLike
+from data_pipeline.common.json_stream import json_list_writer
 
 RAW_ROLES = {"human": "user", "gpt": "gpt"}
 
@@ -29,21 +28,6 @@ def raw_to_json(picture: RawPicture) -> dict[str, Any]:
             for turns in picture.dialogues
         ],
     }
-
-
-@contextlib.contextmanager
-def json_list_writer(path: PathLike) -> Iterator[Callable[[Any], None]]:
-    """A function that appends a row to the JSON list `path`, which appears when the block ends."""
-    with open_atomic(path) as file:
-        before = "[\n"
-
-        def write(row: Any) -> None:
-            nonlocal before
-            file.write(before + json.dumps(row, ensure_ascii=False))
-            before = ",\n"
-
-        yield write
-        file.write("[]\n" if before == "[\n" else "\n]\n")
 
 
 def write_raw(path: PathLike, pictures: Iterable[RawPicture]) -> int:

@@ -6,8 +6,8 @@ from data_pipeline.annotations.scene import Scene, read_scenes
 from data_pipeline.common.dialogue import Turn
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
+from data_pipeline.common.json_stream import json_list_writer
 from data_pipeline.common.progress import progress
-from data_pipeline.generation.raw_files import json_list_writer
 from data_pipeline.generation.wording import joined, sentence
 from data_pipeline.instructions.rows import image_path, llava_row, quarantine_beside
 

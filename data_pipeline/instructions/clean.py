@@ -12,10 +12,10 @@ from etils import epath
 from data_pipeline.common.dialogue import IMAGE_MARKER, Role, Turn
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.files import PathLike, require_file, write_json
+from data_pipeline.common.json_stream import json_list_writer
 from data_pipeline.common.progress import progress
 from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.generation.kinds import DETAIL_DESCRIPTION, KINDS, REFERRING_QA
-from data_pipeline.generation.raw_files import json_list_writer
 from data_pipeline.instructions.defects import (
     EMPTY_DESCRIPTIONS,
     REMARKS,

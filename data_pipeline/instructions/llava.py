@@ -14,6 +14,7 @@ from data_pipeline.common.boxes import expand_text_to_square
 from data_pipeline.common.dialogue import IMAGE_MARKER, Dialogue, Turn
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.files import PathLike, require_file
+from data_pipeline.common.json_stream import json_list_writer
 from data_pipeline.common.progress import progress
 from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.generation.checks import box_fault
@@ -25,7 +26,7 @@ from data_pipeline.generation.kinds import (
     REFERRING_QA,
     require_kinds,
 )
-from data_pipeline.generation.raw_files import RawPicture, json_list_writer
+from data_pipeline.generation.raw_files import RawPicture
 from data_pipeline.instructions.joined import by_kind
 from data_pipeline.instructions.pictures import Picture, read_pictures
 from data_pipeline.instructions.raw import read_raw

@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import ijson
-
 from data_pipeline.annotations.scene import read_scenes
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, require_file
+from data_pipeline.common.json_stream import stream_list
 from data_pipeline.common.progress import progress
 
 _WHAT = "pictures' sizes"
@@ -46,15 +45,8 @@ def _scenes(path: PathLike) -> Iterator[tuple[int, str, int, int]]:
 
 
 def _image_data(path: PathLike) -> Iterator[tuple[int, str, int, int]]:
-    with require_file(path, _WHAT).open("rb") as file:
-        try:
-            for number, row in enumerate(ijson.items(file, "item"), start=1):
-                yield _image_entry(row, f"{path}, row {number},")
-        except (ijson.JSONError, UnicodeDecodeError) as error:
-            detail = " ".join(str(error).split())[:120]
-            raise UserError(
-                f"{_WHAT} {path} are not valid JSON ({detail}); fetch image_data.json again."
-            ) from None
+    for number, row in enumerate(stream_list(path, _WHAT, "Visual Genome's image_data.json"), 1):
+        yield _image_entry(row, f"{path}, row {number},")
 
 
 def _image_entry(row: Any, place: str) -> tuple[int, str, int, int]:

@@ -1,19 +1,19 @@
 """SVIT's raw format, read and checked row by row (the released files are hundreds of megabytes)."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
-import ijson
-
 from data_pipeline.common.dialogue import Turn
-from data_pipeline.common.errors import BadRecordError, UserError
-from data_pipeline.common.files import PathLike, require_file
+from data_pipeline.common.errors import BadRecordError
+from data_pipeline.common.files import PathLike
+from data_pipeline.common.json_stream import stream_list
 from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.generation.raw_files import RawPicture, write_raw
 
 __all__ = ["RawPicture", "picture_of", "read_raw", "read_raw_rows", "turns_of", "write_raw"]
 
-_END = object()
+_FORM = 'SVIT\'s raw format, [{"image_id": ..., "conversations": [...]}, ...]'
 
 
 def read_raw(path: PathLike, quarantine: Quarantine | None = None) -> Iterator[RawPicture]:
@@ -47,35 +47,9 @@ def read_raw(path: PathLike, quarantine: Quarantine | None = None) -> Iterator[R
 
 def read_raw_rows(path: PathLike) -> Iterator[tuple[str, Any]]:
     """Yields the values of a raw file's list as they stand there, each with its place."""
-    found = require_file(path, "raw instructions")
-    with found.open("rb") as file:
-        rows = ijson.items(file, "item", use_float=True)
-        number = 0
-        while True:
-            try:
-                row = next(rows, _END)
-            except (ijson.JSONError, UnicodeDecodeError) as error:
-                problem = str(error).strip().split("\n")[0]
-                raise UserError(
-                    f"raw instructions {found} are not valid JSON after {number} rows ({problem}); "
-                    "the file may be cut off: fetch or make it again."
-                ) from None
-            if row is _END:
-                break
-            number += 1
-            yield f"{found.name} row {number}", row
-        if number == 0:
-            _require_list(found)
-
-
-def _require_list(path: PathLike) -> None:
-    with require_file(path, "raw instructions").open("rb") as file:
-        start = file.read(64).lstrip()
-    if not start.startswith(b"["):
-        raise UserError(
-            f"raw instructions {path} hold no JSON list; expected SVIT's raw format, "
-            '[{"image_id": ..., "conversations": [...]}, ...].'
-        )
+    name = os.path.basename(os.fspath(path))
+    for number, row in enumerate(stream_list(path, "raw instructions", _FORM), start=1):
+        yield f"{name} row {number}", row
 
 
 def picture_of(row: Any) -> tuple[int, list[Any]]:

@@ -16,10 +16,11 @@ from data_pipeline.common.boxes import shrink_text_from_square
 from data_pipeline.common.dialogue import IMAGE_MARKER, Role, Turn
 from data_pipeline.common.errors import BadRecordError
 from data_pipeline.common.files import PathLike
+from data_pipeline.common.json_stream import json_list_writer
 from data_pipeline.common.progress import progress
 from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.generation.kinds import CONVERSATION, KINDS, REFERRING_QA
-from data_pipeline.generation.raw_files import RawPicture, json_list_writer, raw_to_json
+from data_pipeline.generation.raw_files import RawPicture, raw_to_json
 from data_pipeline.instructions.joined import kind_by_text
 from data_pipeline.instructions.llava import BOX_INSTRUCTIONS, kind_by_id
 from data_pipeline.instructions.pictures import Picture, read_pictures

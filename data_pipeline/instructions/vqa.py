@@ -1,14 +1,19 @@
 """VQAv2's question and annotation files become LLaVA-1.5 rows with short answers."""
 
+import sys
+from collections.abc import Iterator
 from typing import Any
+
+import ijson
 
 from data_pipeline.common.dialogue import Turn
 from data_pipeline.common.errors import UserError
-from data_pipeline.common.files import PathLike, read_json
+from data_pipeline.common.files import PathLike, require_file
+from data_pipeline.common.json_stream import json_list_writer, stream_under
 from data_pipeline.common.progress import progress
-from data_pipeline.generation.raw_files import json_list_writer
 from data_pipeline.instructions.rows import llava_row
 
+_FORM = "VQAv2's format"
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 
 
@@ -29,18 +34,14 @@ def convert_vqa(
     """
     if pairs_per_dialogue < 1:
         raise UserError(f"pairs_per_dialogue is {pairs_per_dialogue}, expected 1 or more.")
-    content = read_json(questions_path, "VQA questions")
-    questions = _rows(content, questions_path, "questions", ("question_id", "image_id", "question"))
-    annotations = _rows(
-        read_json(annotations_path, "VQA annotations"),
-        annotations_path,
-        "annotations",
-        ("question_id", "multiple_choice_answer"),
-    )
-    answers = {row["question_id"]: row["multiple_choice_answer"] for row in annotations}
-    subtype = content.get("data_subtype")
+    answers = {
+        row["question_id"]: str(row["multiple_choice_answer"]).strip()
+        for row in _rows(annotations_path, "annotations", ("question_id", "multiple_choice_answer"))
+    }
+    subtype = _subtype(questions_path)
     by_picture: dict[str, list[tuple[str, str]]] = {}
-    for question in questions:
+    wanted = ("question_id", "image_id", "question")
+    for question in _rows(questions_path, "questions", wanted):
         number = question["question_id"]
         if number not in answers:
             raise UserError(
@@ -49,7 +50,8 @@ def convert_vqa(
             )
         image = question.get("image_file") or _coco_name(question, subtype, questions_path)
         pairs = by_picture.setdefault(f"{images_prefix}{image}", [])
-        pairs.append((question["question"].strip(), str(answers[number]).strip()))
+        # Questions and answers come again and again: each text is held once.
+        pairs.append((sys.intern(question["question"].strip()), sys.intern(answers[number])))
     count = 0
     with json_list_writer(out) as write:
         for image, pairs in progress(by_picture.items(), "convert VQA", unit="picture"):
@@ -63,20 +65,26 @@ def convert_vqa(
     return count
 
 
-def _rows(content: Any, path: PathLike, key: str, wanted: tuple[str, ...]) -> list[dict[str, Any]]:
-    rows = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        raise UserError(
-            f'VQA {key} file {path} has no list under the key "{key}"; expected VQAv2\'s format.'
-        )
-    for number, row in enumerate(rows, start=1):
+def _rows(path: PathLike, key: str, wanted: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    number = 0
+    for number, row in enumerate(stream_under(path, f"VQA {key} file", key, _FORM), start=1):
         missing = [name for name in wanted if not isinstance(row, dict) or name not in row]
         if missing:
             raise UserError(
                 f'VQA {key} file {path}, row {number}, lacks the key "{missing[0]}"; '
-                "expected VQAv2's format."
+                f"expected {_FORM}."
             )
-    return rows
+        yield row
+    if not number:
+        raise UserError(
+            f'VQA {key} file {path} has no list under the key "{key}"; expected {_FORM}.'
+        )
+
+
+def _subtype(path: PathLike) -> Any:
+    """The file's `data_subtype`, which stands before or after its questions; None without one."""
+    with require_file(path, "VQA questions file").open("rb") as file:
+        return next(ijson.items(file, "data_subtype"), None)
 
 
 def _coco_name(question: dict[str, Any], subtype: Any, path: PathLike) -> str:

@@ -137,8 +137,8 @@ class Plan:
     """R rows of up to S dialogues: (record, dialogue, tokens, pictures), padded with -1.
 
     `counts` says how many dialogues have each oddity (docs/model_inputs.md lists them), are cut
-    off or have nothing to learn. `path` is the file that `rows` is memory-mapped from: such a plan travels
-    to worker processes as its path alone.
+    off or have nothing to learn. `path` is the file that `rows` is memory-mapped from: such a plan
+    travels to worker processes as its path alone.
     """
 
     inputs: PlanInputs

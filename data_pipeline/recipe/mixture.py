@@ -16,9 +16,9 @@ from etils import epath
 from data_pipeline.common.dialogue import IMAGE_MARKER
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.files import PathLike, content_hash, file_sha256, write_json
+from data_pipeline.common.json_stream import json_list_writer
 from data_pipeline.common.progress import progress
 from data_pipeline.common.quarantine import Quarantine
-from data_pipeline.generation.raw_files import json_list_writer
 from data_pipeline.recipe.mixture_rows import placed_rows, read_row
 from data_pipeline.recipe.mixture_spec import NO_PICTURE, Mixture, Part
 

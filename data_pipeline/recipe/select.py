@@ -22,9 +22,9 @@ from data_pipeline.common.files import (
     write_json,
     write_text,
 )
+from data_pipeline.common.json_stream import json_list_writer
 from data_pipeline.common.progress import progress
 from data_pipeline.generation.kinds import KINDS
-from data_pipeline.generation.raw_files import json_list_writer
 from data_pipeline.instructions.rows import quarantine_beside
 from data_pipeline.recipe.concepts import ConceptSet
 from data_pipeline.recipe.select_balance import KEEP, Balance

@@ -8,7 +8,7 @@ from typing import Any
 from data_pipeline.common.dialogue import IMAGE_MARKER, Turn
 from data_pipeline.common.errors import BadRecordError
 from data_pipeline.common.files import PathLike
-from data_pipeline.common.json_list import read_json_list
+from data_pipeline.common.json_stream import stream_list
 from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.generation.kinds import KINDS
 from data_pipeline.instructions.llava import BOX_INSTRUCTIONS, ID_STEMS
@@ -63,7 +63,7 @@ def read_items(
     """
     for source in sources:
         name = os.path.basename(os.fspath(source.path))
-        values = read_json_list(source.path, "instructions file", LLAVA_FORM)
+        values = stream_list(source.path, "instructions file", LLAVA_FORM)
         for index, value in enumerate(values):
             try:
                 item = _item(value, source.kind)

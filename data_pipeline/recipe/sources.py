@@ -11,8 +11,8 @@ from etils import epath
 
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.files import PathLike, write_jsonl
+from data_pipeline.common.json_stream import json_list_writer
 from data_pipeline.common.progress import progress, progress_bar
-from data_pipeline.generation.raw_files import json_list_writer
 from data_pipeline.images.transforms import decode_picture
 from data_pipeline.recipe.mixture_rows import placed_rows
 from data_pipeline.recipe.mixture_spec import Mixture

@@ -9,7 +9,7 @@ from typing import Any
 from data_pipeline.common.dialogue import IMAGE_MARKER, Dialogue, Turn
 from data_pipeline.common.errors import BadRecordError
 from data_pipeline.common.files import PathLike
-from data_pipeline.common.json_list import read_json_list
+from data_pipeline.common.json_stream import stream_list
 
 LLAVA_FORM = 'LLaVA\'s format, [{"id": ..., "image": ..., "conversations": [...]}, ...]'
 
@@ -41,7 +41,7 @@ def read_llava_rows(path: PathLike) -> Iterator[LlavaRow | RejectedRow]:
     """
     # The name alone, so that what is written does not depend on where the inputs lie.
     file_name = os.path.basename(os.fspath(path))
-    for index, value in enumerate(read_json_list(path, "instructions file", LLAVA_FORM)):
+    for index, value in enumerate(stream_list(path, "instructions file", LLAVA_FORM)):
         try:
             yield parse_row(value)
         except BadRecordError as error:

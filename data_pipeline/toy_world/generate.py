@@ -7,6 +7,7 @@ from etils import epath
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, read_json, write_json
+from data_pipeline.common.progress import progress
 from data_pipeline.toy_world.benchmarks import write_benchmarks
 from data_pipeline.toy_world.questions import KINDS, Balance
 from data_pipeline.toy_world.world import ToyScene, make_scene
@@ -93,7 +94,10 @@ def _write_split(
     write_pictures(folder / "images", scenes, skip_existing=resumed)
     balance = Balance(f"{seed}/vqa/{folder.name}")
     shares = dict.fromkeys(KINDS, 1.0)
-    asked = ((scene, balance.choose(scene, shares, per_scene)) for scene in scenes)
+    asked = (
+        (scene, balance.choose(scene, shares, per_scene))
+        for scene in progress(scenes, f"asking about {folder.name}", unit="scene")
+    )
     return write_vqa(folder / "vqa", asked, "train2014")
 
 

@@ -60,7 +60,11 @@ def test_rows_of_another_form_are_named(row: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("", "not valid JSON"), ('[{"image_id": 1, "conv', "not valid JSON"), ("{}", "no JSON list")],
+    [
+        ("", "hold a JSON list"),
+        ('[{"image_id": 1, "conv', "not valid JSON"),
+        ("{}", "hold a JSON list"),
+    ],
 )
 def test_broken_files_are_explained(text: str, complaint: str, tmp_path: Path) -> None:
     (tmp_path / "raw.json").write_text(text)
