@@ -30,6 +30,16 @@ class Resize:
         if self.size < 1:
             raise UserError(f"pictures can't be resized to {self.size} pixels; give 1 or more.")
 
+    def require_fit(self, size: int, mode: AspectMode) -> None:
+        """Raises UserError where a run with pictures of `size` and `mode` would see others than
+        these: cropped in place of padded (or the reverse), or enlarged."""
+        if mode != self.mode or size > self.size:
+            raise UserError(
+                f"the dataset's pictures were made for {self.size} pixels and "
+                f"data.image_mode={self.mode}, but the run wants {size} and {mode}; write the "
+                f"dataset with --resize {size} --image-mode {mode}, or without --resize."
+            )
+
 
 def stored_picture(data: bytes, name: str, resize: Resize | None) -> tuple[bytes, int, int]:
     """The file that a record holds of a picture, its width and its height.

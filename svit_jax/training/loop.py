@@ -127,6 +127,8 @@ class Inputs:
         """`keep_plan`: the plan in the workdir is this run's and must fit; else it is made anew."""
         data = config.data
         source = open_records(data.train, data.split)
+        if source.header.resize:
+            source.header.resize.require_fit(config.model.vision.image_size, data.image_mode)
         tokenizer = Tokenizer(data.tokenizer)
         if tokenizer.vocab_size > config.model.decoder.vocab:
             raise UserError(

@@ -10,6 +10,8 @@ import pytest
 from small_run import SMALL_RUN
 
 from data_pipeline.common.errors import UserError
+from data_pipeline.records.pictures import Resize
+from data_pipeline.records.writer import write_dataset
 from svit_jax.checkpoints.manager import newest_checkpoint
 from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.svit import abstract_model, initial_model
@@ -162,6 +164,17 @@ def test_a_run_that_never_began_claims_nothing(make_run, tmp_path):
     with pytest.raises(UserError, match="holds no checkpoint"):
         train(make_run("finetune", f"checkpoint.init={tmp_path / 'nothing'}"), workdir)
     assert not (workdir / "run.json").exists()
+
+
+def test_pictures_that_were_resized_for_another_run_are_refused(tiny_data, make_run, tmp_path):
+    rows, images = tiny_data.dataset.parent / "rows.json", tiny_data.pictures
+    write_dataset([rows], images, tmp_path / "data", "tiny", resize=Resize(16))
+    config = make_run("finetune", f"data.train={tmp_path / 'data'}")
+    with pytest.raises(UserError, match=r"made for 16 pixels and data\.image_mode=pad.*wants 32"):
+        train(config, tmp_path / "run")
+    Resize(64).require_fit(32, "pad")
+    with pytest.raises(UserError, match="image_mode=crop, but the run wants 64 and pad"):
+        Resize(64, "crop").require_fit(64, "pad")
 
 
 def test_stage_begins_with_another_runs_parameters_and_a_fresh_projector(trained, make_run):
