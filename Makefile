@@ -2,7 +2,7 @@ PYTHON = python3
 WORKDIR = demo_run
 BIN := .venv/bin
 
-.PHONY: demo test slow-test parity lint bench test-latest environment test-environment clean
+.PHONY: demo test slow-test parity beam-test lint bench test-latest environment test-environment clean
 .NOTPARALLEL:
 
 demo: environment
@@ -18,6 +18,11 @@ slow-test: test-environment
 # Against the PyTorch code: tests/parity.
 parity:
 	@$(PYTHON) .ci/parity.py
+
+# In an environment of its own: Beam holds back packages that the others want newer.
+beam-test:
+	@$(PYTHON) .ci/environment.py .venv-beam --extra test beam
+	@.venv-beam/bin/python -m pytest -q tests/data_pipeline/records/test_beam.py
 
 lint: test-environment
 	@$(BIN)/ruff check .
@@ -40,4 +45,4 @@ test-environment:
 	@$(PYTHON) .ci/environment.py .venv --extra test
 
 clean:
-	rm -rf .venv .venv-latest demo_run build
+	rm -rf .venv .venv-latest .venv-beam demo_run build
