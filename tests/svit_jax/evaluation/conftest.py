@@ -102,6 +102,7 @@ def benchmarks(tmp_path: Path) -> Path:
         )
     )
     _write_mme(root / "mme")
+    _write_scienceqa(root / "scienceqa", tmp_path / "images")
     (root / "referring" / "questions.json").write_text(
         json.dumps(
             [
@@ -139,3 +140,28 @@ def _write_mme(root: Path) -> None:
     _picture(root / "code_reasoning" / "c.png")
     two_questions(root / "code_reasoning" / "c.txt")
     (root / "eval_tool" / "Your_Results").mkdir(parents=True)
+
+
+def _write_scienceqa(root: Path, images: Path) -> None:
+    def problem(question: str, choices: list[str], answer: int, **more: str) -> dict:
+        row = {
+            "question": question,
+            "choices": choices,
+            "answer": answer,
+            "hint": "",
+            "image": None,
+        }
+        return {**row, "subject": "natural science", "split": "test", **more}
+
+    _picture(images / "11" / "image.png")
+    _picture(images / "test" / "4" / "image.png")
+    root.mkdir()
+    problems = {
+        "4": problem("Which is warmer?", ["ice", "steam"], 1, hint="Look.", image="image.png"),
+        "5": problem("Left out?", ["yes", "no"], 0, split="train"),
+        "7": problem("Which rhymes?", ["a", "b", "c", "d", "e"], 4, subject="language science"),
+        "11": problem("Which is it?", ["fox", "owl", "elk"], 0, image="image.png"),
+    }
+    (root / "problems.json").write_text(json.dumps(problems))
+    splits = {"train": ["5"], "test": ["11", "7", "4"]}
+    (root / "pid_splits.json").write_text(json.dumps(splits))
