@@ -103,6 +103,7 @@ def benchmarks(tmp_path: Path) -> Path:
     )
     _write_mme(root / "mme")
     _write_scienceqa(root / "scienceqa", tmp_path / "images")
+    _write_seedbench(root / "seedbench", tmp_path / "images")
     (root / "referring" / "questions.json").write_text(
         json.dumps(
             [
@@ -165,3 +166,32 @@ def _write_scienceqa(root: Path, images: Path) -> None:
     (root / "problems.json").write_text(json.dumps(problems))
     splits = {"train": ["5"], "test": ["11", "7", "4"]}
     (root / "pid_splits.json").write_text(json.dumps(splits))
+
+
+def _write_seedbench(root: Path, images: Path) -> None:
+    def row(key: str | int, dimension: int, answer: str, data_id: str) -> dict:
+        choices = {"choice_a": "a cup", "choice_b": "a cat", "choice_c": "a hat", "choice_d": 4}
+        return {
+            **choices,
+            "answer": answer,
+            "data_id": data_id,
+            "data_type": "video" if dimension == 10 else "image",
+            "question": "What is on the table?",
+            "question_id": key,
+            "question_type_id": dimension,
+        }
+
+    # Official pictures have no suffix.
+    (images / "SEED-Bench-image").mkdir(parents=True)
+    (images / "SEED-Bench-image" / "1454426_2591111986").write_bytes(b"a picture")
+    _picture(images / "SEED-Bench-video-image" / "9.png")
+    root.mkdir()
+    names = {"Scene Understanding": 1, "Instances Counting": 5, "Action Recognition": 10}
+    questions = [
+        row("101", 1, "B", "1454426_2591111986"),
+        row("102", 1, "A", "1454426_2591111986"),
+        row("103", 5, "D", "1454426_2591111986"),
+        row(9, 10, "C", "77411.webm"),
+    ]
+    content = {"questions": questions, "question_type": names}
+    (root / "SEED-Bench.json").write_text(json.dumps(content))
