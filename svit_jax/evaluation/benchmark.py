@@ -24,7 +24,8 @@ class Question:
     """One question to the model. `text` is everything after `<image>` and a line break, byte for
     byte; `truth` is JSON-like (None where the answers are not public); `novel` marks a question
     about a combination that the training data hold only in parts. Without `has_picture` the
-    prompt is `text` alone, with no `<image>`."""
+    prompt is `text` alone, with no `<image>`. `upload_row` is what the official upload repeats of
+    the question's row, where that is more than its id."""
 
     question_id: str
     text: str
@@ -33,6 +34,7 @@ class Question:
     kind: str
     novel: bool = False
     has_picture: bool = True
+    upload_row: Mapping[str, str] | None = None
 
 
 @runtime_checkable

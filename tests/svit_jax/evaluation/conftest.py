@@ -1,8 +1,12 @@
 """A handful of questions in each benchmark's official file layout, with pictures."""
 
+import base64
+import csv
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -104,6 +108,8 @@ def benchmarks(tmp_path: Path) -> Path:
     _write_mme(root / "mme")
     _write_scienceqa(root / "scienceqa", tmp_path / "images")
     _write_seedbench(root / "seedbench", tmp_path / "images")
+    _write_mmbench(root / "mmbench" / "mmbench_dev_20230712.tsv")
+    _write_mmbench(root / "mmbench_cn" / "mmbench_dev_cn_20231003.tsv")
     (root / "referring" / "questions.json").write_text(
         json.dumps(
             [
@@ -195,3 +201,34 @@ def _write_seedbench(root: Path, images: Path) -> None:
     ]
     content = {"questions": questions, "question_type": names}
     (root / "SEED-Bench.json").write_text(json.dumps(content))
+
+
+def _write_mmbench(path: Path) -> None:
+    """Two questions, of four and of two options, each in all its rotations."""
+    noise = np.random.default_rng(0).integers(0, 256, (240, 240, 3), np.uint8)
+    picture = io.BytesIO()
+    Image.fromarray(noise).save(picture, "png")
+    encoded = base64.b64encode(picture.getvalue()).decode()
+    columns = ("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image")
+    columns += ("source", "l2-category", "comment", "split")
+
+    def rotations(base: int, hint: str, question: str, texts: list[str], category: str) -> list:
+        """The first text is the true one."""
+        rows = []
+        for k in range(len(texts)):
+            turned = texts[-k:] + texts[:-k] if k else texts
+            cells = [*turned, *[""] * (4 - len(texts))]
+            answer = "ABCD"[turned.index(texts[0])]
+            image = str(base) if k else encoded
+            row = [base + k * 1_000_000, question, hint, *cells, answer, category, image]
+            rows.append([*row, "toy", "level 2", "", "dev"])
+        return rows
+
+    path.parent.mkdir()
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, dialect="excel-tab")
+        table.writerow(columns)
+        table.writerows(
+            rotations(7, "Look\ntwice.", 'Which "one"?', ["cow", "dog", "emu", "fox"], "identity")
+        )
+        table.writerows(rotations(241, "", "Is it wet?", ["wet", "dry"], "physical"))
