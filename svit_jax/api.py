@@ -24,6 +24,7 @@ from svit_jax.checkpoints.manager import (
     newest_checkpoint,
     stored_parameters,
 )
+from svit_jax.evaluation.benchmark import NoPicture
 from svit_jax.evaluation.run import AnswerAll
 from svit_jax.inference.engine import Engine, Prompt
 from svit_jax.inference.sampler import GREEDY, Sampling
@@ -87,16 +88,18 @@ class Assistant:
         return "".join(self.stream([turn], [image], max_new_tokens, sampling))
 
     def answer_all(
-        self, questions: Iterable[tuple[Image, str]], max_new_tokens: int = 256
+        self, questions: Iterable[tuple[Image | NoPicture, str]], max_new_tokens: int = 256
     ) -> Iterator[str]:
         """Yields the greedy answer to each (picture, question), in order, batched by the engine.
-        A picture of None is shown as a blank."""
+        A picture of None is shown as a blank; with TEXT_ALONE the prompt has none."""
         waiting = iter(questions)
         # In groups, so that a benchmark's pictures are never all in memory at once; each is several
         # batches long, for the engine to sort by length.
         while group := list(itertools.islice(waiting, 8 * self.engine.batch_size)):
             prompts = [
-                self.prompt([Turn("human", f"{IMAGE_MARKER}\n{question}")], [image])
+                self.prompt([Turn("human", question)], [])
+                if isinstance(image, NoPicture)
+                else self.prompt([Turn("human", f"{IMAGE_MARKER}\n{question}")], [image])
                 for image, question in group
             ]
             for tokens in self.engine.generate(prompts, max_new_tokens):

@@ -11,6 +11,8 @@ from svit_jax.cli.convert import convert_job
 from svit_jax.cli.data import data_jobs
 from svit_jax.cli.job import add_job, show
 
+_BENCHMARKS = "vqav2, gqa, mme, pope, referring, scienceqa, seedbench, mmbench, mmbench_cn"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one job. Returns 0 on success, 1 on an error that the user can mend, 2 on wrong usage
@@ -129,9 +131,7 @@ def _eval(jobs: Any) -> None:
         "--out results",
     )
     job.add_argument("--checkpoint", required=True, help="workdir of a training run")
-    job.add_argument(
-        "--benchmark", nargs="+", required=True, help="vqav2, gqa, mme, pope, referring"
-    )
+    job.add_argument("--benchmark", nargs="+", required=True, help=_BENCHMARKS)
     job.add_argument(
         "--data", required=True, help="the benchmark's folder, or the folder that holds it by name"
     )
@@ -160,7 +160,7 @@ def _score(jobs: Any) -> None:
         "score an existing file of answers (our JSONL, or LLaVA's)",
         "svit score --benchmark pope --predictions answers.jsonl --data benchmarks/pope",
     )
-    job.add_argument("--benchmark", required=True, help="vqav2, gqa, mme, pope, referring")
+    job.add_argument("--benchmark", required=True, help=_BENCHMARKS)
     job.add_argument("--predictions", required=True, help="the answers file")
     job.add_argument("--data", required=True, help="the benchmark's folder")
 

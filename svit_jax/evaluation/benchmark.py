@@ -1,5 +1,6 @@
 """What a benchmark is: official files -> questions, answers -> scores and the official upload."""
 
+import enum
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,19 @@ SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 """What LLaVA-1.5 appends to a question whose answer is short; the training data carry it too."""
 
 
+class NoPicture(enum.Enum):
+    """What an answerer is given in the place of a picture for a question of text alone."""
+
+    TEXT_ALONE = "text alone"
+
+
 @dataclass(frozen=True)
 class Question:
     """One question to the model. `text` is everything after `<image>` and a line break, byte for
     byte; `truth` is JSON-like (None where the answers are not public); `novel` marks a question
-    about a combination that the training data hold only in parts."""
+    about a combination that the training data hold only in parts. Without `has_picture` the
+    prompt is `text` alone, with no `<image>`. `upload_row` is what the official upload repeats of
+    the question's row, where that is more than its id."""
 
     question_id: str
     text: str
@@ -24,6 +33,8 @@ class Question:
     truth: Any
     kind: str
     novel: bool = False
+    has_picture: bool = True
+    upload_row: Mapping[str, str] | None = None
 
 
 @runtime_checkable

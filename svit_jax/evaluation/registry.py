@@ -6,12 +6,26 @@ from data_pipeline.common.errors import UserError
 from svit_jax.evaluation.benchmark import Benchmark
 from svit_jax.evaluation.gqa import GQA
 from svit_jax.evaluation.grounding import Grounding
+from svit_jax.evaluation.mmbench import LETTER_ANSWER_CN, MMBench
 from svit_jax.evaluation.mme import MME
 from svit_jax.evaluation.pope import POPE
+from svit_jax.evaluation.scienceqa import ScienceQA
+from svit_jax.evaluation.seedbench import SEEDBench
 from svit_jax.evaluation.vqav2 import VQAv2
 
 BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark for benchmark in (VQAv2(), GQA(), MME(), POPE(), Grounding())
+    benchmark.name: benchmark
+    for benchmark in (
+        VQAv2(),
+        GQA(),
+        MME(),
+        POPE(),
+        Grounding(),
+        ScienceQA(),
+        SEEDBench(),
+        MMBench(),
+        MMBench("mmbench_cn", "mmbench_dev_cn_20231003.tsv", LETTER_ANSWER_CN),
+    )
 }
 
 

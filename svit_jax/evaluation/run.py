@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_pipeline.common.files import PathLike, write_json
-from svit_jax.evaluation.benchmark import Question
+from svit_jax.evaluation.benchmark import NoPicture, Question
 from svit_jax.evaluation.registry import find_benchmark
 from svit_jax.evaluation.runner import run_benchmark
 from svit_jax.evaluation.summary import BenchmarkRun
 
-AnswerAll = Callable[[Iterable[tuple[Path | None, str]]], Iterator[str]]
-"""Takes (picture or None for a blank, question), yields answers in order, as
+AnswerAll = Callable[[Iterable[tuple[Path | NoPicture | None, str]]], Iterator[str]]
+"""Takes (picture, None for a blank or TEXT_ALONE for none; question), yields answers in order, as
 `Assistant.answer_all`."""
 
 
@@ -32,7 +32,9 @@ def evaluate(
     """
 
     def answer(questions: Sequence[Question]) -> Iterator[str]:
-        return answer_all((question.image, question.text) for question in questions)
+        return answer_all(
+            (q.image if q.has_picture else NoPicture.TEXT_ALONE, q.text) for q in questions
+        )
 
     runs = {}
     for name in benchmarks:

@@ -14,6 +14,7 @@ from data_pipeline.text.encode import encode_prompt
 from data_pipeline.text.templates import V1, get_template
 from svit_jax.api import Assistant
 from svit_jax.chat import HELP, converse
+from svit_jax.evaluation.benchmark import NoPicture
 from svit_jax.inference.engine import Engine
 from svit_jax.inference.sampler import Sampling
 
@@ -65,6 +66,10 @@ def test_answer_is_the_same_however_it_is_asked(assistant, picture):
     assert found[0] == found[2] == answer
     assert found[1] == assistant.answer(None, "Is there a star?", NEW)
     assert list(assistant.answerer(NEW)(questions)) == found
+    text_alone = [Turn("human", "What is red?")]
+    mixed = [(picture, question), (NoPicture.TEXT_ALONE, "What is red?")]
+    expected = [answer, "".join(assistant.stream(text_alone, [], NEW))]
+    assert list(assistant.answer_all(mixed, NEW)) == expected
     tokens = next(assistant.engine.generate([assistant.prompt(turns, [picture])], NEW))
     assert answer == assistant.tokenizer.decode(tokens).strip()
 

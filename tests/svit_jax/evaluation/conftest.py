@@ -1,8 +1,12 @@
 """A handful of questions in each benchmark's official file layout, with pictures."""
 
+import base64
+import csv
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -102,6 +106,10 @@ def benchmarks(tmp_path: Path) -> Path:
         )
     )
     _write_mme(root / "mme")
+    _write_scienceqa(root / "scienceqa", tmp_path / "images")
+    _write_seedbench(root / "seedbench", tmp_path / "images")
+    _write_mmbench(root / "mmbench" / "mmbench_dev_20230712.tsv")
+    _write_mmbench(root / "mmbench_cn" / "mmbench_dev_cn_20231003.tsv")
     (root / "referring" / "questions.json").write_text(
         json.dumps(
             [
@@ -139,3 +147,88 @@ def _write_mme(root: Path) -> None:
     _picture(root / "code_reasoning" / "c.png")
     two_questions(root / "code_reasoning" / "c.txt")
     (root / "eval_tool" / "Your_Results").mkdir(parents=True)
+
+
+def _write_scienceqa(root: Path, images: Path) -> None:
+    def problem(question: str, choices: list[str], answer: int, **more: str) -> dict:
+        row = {
+            "question": question,
+            "choices": choices,
+            "answer": answer,
+            "hint": "",
+            "image": None,
+        }
+        return {**row, "subject": "natural science", "split": "test", **more}
+
+    _picture(images / "11" / "image.png")
+    _picture(images / "test" / "4" / "image.png")
+    root.mkdir()
+    problems = {
+        "4": problem("Which is warmer?", ["ice", "steam"], 1, hint="Look.", image="image.png"),
+        "5": problem("Left out?", ["yes", "no"], 0, split="train"),
+        "7": problem("Which rhymes?", ["a", "b", "c", "d", "e"], 4, subject="language science"),
+        "11": problem("Which is it?", ["fox", "owl", "elk"], 0, image="image.png"),
+    }
+    (root / "problems.json").write_text(json.dumps(problems))
+    splits = {"train": ["5"], "test": ["11", "7", "4"]}
+    (root / "pid_splits.json").write_text(json.dumps(splits))
+
+
+def _write_seedbench(root: Path, images: Path) -> None:
+    def row(key: str | int, dimension: int, answer: str, data_id: str) -> dict:
+        choices = {"choice_a": "a cup", "choice_b": "a cat", "choice_c": "a hat", "choice_d": 4}
+        return {
+            **choices,
+            "answer": answer,
+            "data_id": data_id,
+            "data_type": "video" if dimension == 10 else "image",
+            "question": "What is on the table?",
+            "question_id": key,
+            "question_type_id": dimension,
+        }
+
+    # Official pictures have no suffix.
+    (images / "SEED-Bench-image").mkdir(parents=True)
+    (images / "SEED-Bench-image" / "1454426_2591111986").write_bytes(b"a picture")
+    _picture(images / "SEED-Bench-video-image" / "9.png")
+    root.mkdir()
+    names = {"Scene Understanding": 1, "Instances Counting": 5, "Action Recognition": 10}
+    questions = [
+        row("101", 1, "B", "1454426_2591111986"),
+        row("102", 1, "A", "1454426_2591111986"),
+        row("103", 5, "D", "1454426_2591111986"),
+        row(9, 10, "C", "77411.webm"),
+    ]
+    content = {"questions": questions, "question_type": names}
+    (root / "SEED-Bench.json").write_text(json.dumps(content))
+
+
+def _write_mmbench(path: Path) -> None:
+    """Two questions, of four and of two options, each in all its rotations."""
+    noise = np.random.default_rng(0).integers(0, 256, (240, 240, 3), np.uint8)
+    picture = io.BytesIO()
+    Image.fromarray(noise).save(picture, "png")
+    encoded = base64.b64encode(picture.getvalue()).decode()
+    columns = ("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image")
+    columns += ("source", "l2-category", "comment", "split")
+
+    def rotations(base: int, hint: str, question: str, texts: list[str], category: str) -> list:
+        """The first text is the true one."""
+        rows = []
+        for k in range(len(texts)):
+            turned = texts[-k:] + texts[:-k] if k else texts
+            cells = [*turned, *[""] * (4 - len(texts))]
+            answer = "ABCD"[turned.index(texts[0])]
+            image = str(base) if k else encoded
+            row = [base + k * 1_000_000, question, hint, *cells, answer, category, image]
+            rows.append([*row, "toy", "level 2", "", "dev"])
+        return rows
+
+    path.parent.mkdir()
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, dialect="excel-tab")
+        table.writerow(columns)
+        table.writerows(
+            rotations(7, "Look\ntwice.", 'Which "one"?', ["cow", "dog", "emu", "fox"], "identity")
+        )
+        table.writerows(rotations(241, "", "Is it wet?", ["wet", "dry"], "physical"))
