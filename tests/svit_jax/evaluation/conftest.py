@@ -21,13 +21,15 @@ def images(tmp_path: Path) -> Path:
     folder = tmp_path / "images"
     for name in ("VG_100K/1.jpg", "VG_100K/2.jpg", "COCO_val2014_000000000042.jpg"):
         _picture(folder / name)
+    for name in ("train_images/ab01.jpg", "cd02.jpg"):
+        _picture(folder / name)
     return folder
 
 
 @pytest.fixture
 def benchmarks(tmp_path: Path) -> Path:
     root = tmp_path / "benchmarks"
-    for name in ("vqav2", "gqa", "pope", "mme", "referring"):
+    for name in ("vqav2", "gqa", "pope", "mme", "referring", "textvqa"):
         (root / name).mkdir(parents=True)
     (root / "vqav2" / "questions.json").write_text(
         json.dumps(
@@ -102,6 +104,7 @@ def benchmarks(tmp_path: Path) -> Path:
         )
     )
     _write_mme(root / "mme")
+    _write_textvqa(root / "textvqa")
     (root / "referring" / "questions.json").write_text(
         json.dumps(
             [
@@ -139,3 +142,16 @@ def _write_mme(root: Path) -> None:
     _picture(root / "code_reasoning" / "c.png")
     two_questions(root / "code_reasoning" / "c.txt")
     (root / "eval_tool" / "Your_Results").mkdir(parents=True)
+
+
+def _write_textvqa(root: Path) -> None:
+    rows = [
+        ("ab01", 34602, "what does the USA sign say?", ["stop"] * 8 + ["stop sign", "go"]),
+        ("cd02", 34603, "what number is it?", ["Five"] * 2 + ["5"] * 4 + ["6"] * 4),
+    ]
+    data = [
+        {"image_id": image, "question_id": number, "question": question, "answers": answers}
+        for image, number, question, answers in rows
+    ]
+    content = {"dataset_type": "val", "dataset_version": "0.5.1", "data": data}
+    (root / "TextVQA_0.5.1_val.json").write_text(json.dumps(content))
