@@ -130,7 +130,10 @@ def _eval(jobs: Any) -> None:
     )
     job.add_argument("--checkpoint", required=True, help="workdir of a training run")
     job.add_argument(
-        "--benchmark", nargs="+", required=True, help="vqav2, gqa, mme, pope, referring, textvqa"
+        "--benchmark",
+        nargs="+",
+        required=True,
+        help="vqav2, gqa, mme, pope, referring, textvqa, vizwiz",
     )
     job.add_argument(
         "--data", required=True, help="the benchmark's folder, or the folder that holds it by name"
@@ -160,7 +163,9 @@ def _score(jobs: Any) -> None:
         "score an existing file of answers (our JSONL, or LLaVA's)",
         "svit score --benchmark pope --predictions answers.jsonl --data benchmarks/pope",
     )
-    job.add_argument("--benchmark", required=True, help="vqav2, gqa, mme, pope, referring, textvqa")
+    job.add_argument(
+        "--benchmark", required=True, help="vqav2, gqa, mme, pope, referring, textvqa, vizwiz"
+    )
     job.add_argument("--predictions", required=True, help="the answers file")
     job.add_argument("--data", required=True, help="the benchmark's folder")
 

@@ -9,11 +9,12 @@ from svit_jax.evaluation.grounding import Grounding
 from svit_jax.evaluation.mme import MME
 from svit_jax.evaluation.pope import POPE
 from svit_jax.evaluation.textvqa import TextVQA
+from svit_jax.evaluation.vizwiz import VizWiz
 from svit_jax.evaluation.vqav2 import VQAv2
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
-    for benchmark in (VQAv2(), GQA(), MME(), POPE(), Grounding(), TextVQA())
+    for benchmark in (VQAv2(), GQA(), MME(), POPE(), Grounding(), TextVQA(), VizWiz())
 }
 
 

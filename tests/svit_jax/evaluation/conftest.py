@@ -21,7 +21,12 @@ def images(tmp_path: Path) -> Path:
     folder = tmp_path / "images"
     for name in ("VG_100K/1.jpg", "VG_100K/2.jpg", "COCO_val2014_000000000042.jpg"):
         _picture(folder / name)
-    for name in ("train_images/ab01.jpg", "cd02.jpg"):
+    for name in (
+        "train_images/ab01.jpg",
+        "cd02.jpg",
+        "VizWiz_val_00000000.jpg",
+        "val/VizWiz_val_00000001.jpg",
+    ):
         _picture(folder / name)
     return folder
 
@@ -29,7 +34,7 @@ def images(tmp_path: Path) -> Path:
 @pytest.fixture
 def benchmarks(tmp_path: Path) -> Path:
     root = tmp_path / "benchmarks"
-    for name in ("vqav2", "gqa", "pope", "mme", "referring", "textvqa"):
+    for name in ("vqav2", "gqa", "pope", "mme", "referring", "textvqa", "vizwiz"):
         (root / name).mkdir(parents=True)
     (root / "vqav2" / "questions.json").write_text(
         json.dumps(
@@ -105,6 +110,7 @@ def benchmarks(tmp_path: Path) -> Path:
     )
     _write_mme(root / "mme")
     _write_textvqa(root / "textvqa")
+    _write_vizwiz(root / "vizwiz")
     (root / "referring" / "questions.json").write_text(
         json.dumps(
             [
@@ -155,3 +161,20 @@ def _write_textvqa(root: Path) -> None:
     ]
     content = {"dataset_type": "val", "dataset_version": "0.5.1", "data": data}
     (root / "TextVQA_0.5.1_val.json").write_text(json.dumps(content))
+
+
+def _write_vizwiz(root: Path) -> None:
+    def row(number: int, question: str, kind: str, *answers: str) -> dict:
+        return {
+            "image": f"VizWiz_val_{number:08d}.jpg",
+            "question": question,
+            "answers": [{"answer": answer, "answer_confidence": "yes"} for answer in answers],
+            "answer_type": kind,
+            "answerable": int(kind != "unanswerable"),
+        }
+
+    rows = [
+        row(0, "What is this?", "other", *["can"] * 7, "soup", "soup can", "unsuitable"),
+        row(1, "Which one is it?", "unanswerable", *["unanswerable"] * 8, "left", "left"),
+    ]
+    (root / "val.json").write_text(json.dumps(rows))
