@@ -133,7 +133,7 @@ def _eval(jobs: Any) -> None:
         "--benchmark",
         nargs="+",
         required=True,
-        help="vqav2, gqa, mme, pope, referring, textvqa, vizwiz",
+        help="vqav2, gqa, mme, pope, referring, textvqa, vizwiz, mmmu",
     )
     job.add_argument(
         "--data", required=True, help="the benchmark's folder, or the folder that holds it by name"
@@ -164,7 +164,7 @@ def _score(jobs: Any) -> None:
         "svit score --benchmark pope --predictions answers.jsonl --data benchmarks/pope",
     )
     job.add_argument(
-        "--benchmark", required=True, help="vqav2, gqa, mme, pope, referring, textvqa, vizwiz"
+        "--benchmark", required=True, help="vqav2, gqa, mme, pope, referring, textvqa, vizwiz, mmmu"
     )
     job.add_argument("--predictions", required=True, help="the answers file")
     job.add_argument("--data", required=True, help="the benchmark's folder")

@@ -7,6 +7,7 @@ from svit_jax.evaluation.benchmark import Benchmark
 from svit_jax.evaluation.gqa import GQA
 from svit_jax.evaluation.grounding import Grounding
 from svit_jax.evaluation.mme import MME
+from svit_jax.evaluation.mmmu import MMMU
 from svit_jax.evaluation.pope import POPE
 from svit_jax.evaluation.textvqa import TextVQA
 from svit_jax.evaluation.vizwiz import VizWiz
@@ -14,7 +15,7 @@ from svit_jax.evaluation.vqav2 import VQAv2
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
-    for benchmark in (VQAv2(), GQA(), MME(), POPE(), Grounding(), TextVQA(), VizWiz())
+    for benchmark in (VQAv2(), GQA(), MME(), POPE(), Grounding(), TextVQA(), VizWiz(), MMMU())
 }
 
 

@@ -28,13 +28,15 @@ def images(tmp_path: Path) -> Path:
         "val/VizWiz_val_00000001.jpg",
     ):
         _picture(folder / name)
+    for name in ("validation_Music_1", "validation_Math_2", "validation_Art_Theory_3"):
+        _picture(folder / f"{name}.png")
     return folder
 
 
 @pytest.fixture
 def benchmarks(tmp_path: Path) -> Path:
     root = tmp_path / "benchmarks"
-    for name in ("vqav2", "gqa", "pope", "mme", "referring", "textvqa", "vizwiz"):
+    for name in ("vqav2", "gqa", "pope", "mme", "referring", "textvqa", "vizwiz", "mmmu"):
         (root / name).mkdir(parents=True)
     (root / "vqav2" / "questions.json").write_text(
         json.dumps(
@@ -111,6 +113,7 @@ def benchmarks(tmp_path: Path) -> Path:
     _write_mme(root / "mme")
     _write_textvqa(root / "textvqa")
     _write_vizwiz(root / "vizwiz")
+    _write_mmmu(root / "mmmu")
     (root / "referring" / "questions.json").write_text(
         json.dumps(
             [
@@ -178,3 +181,30 @@ def _write_vizwiz(root: Path) -> None:
         row(1, "Which one is it?", "unanswerable", *["unanswerable"] * 8, "left", "left"),
     ]
     (root / "val.json").write_text(json.dumps(rows))
+
+
+def _write_mmmu(root: Path) -> None:
+    rows = [
+        {
+            "id": "validation_Music_1",
+            "question": "Which note is in <image 1>?",
+            "options": "['C', \"D's flat\", 'E']",
+            "answer": "B",
+            "question_type": "multiple-choice",
+        },
+        {
+            "id": "validation_Math_2",
+            "question": "Find x in <image 1>.",
+            "options": "[]",
+            "answer": "['1/64', '0.016']",
+            "question_type": "open",
+        },
+        {
+            "id": "validation_Art_Theory_3",
+            "question": "Who painted it? <image 1>",
+            "options": "['Paul Klee', 'Joan Miró', 'Both of them', 'None']",
+            "answer": "A",
+            "question_type": "multiple-choice",
+        },
+    ]
+    (root / "validation.json").write_text(json.dumps(rows))
