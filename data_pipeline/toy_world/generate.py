@@ -9,6 +9,7 @@ from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, read_json, write_json
 from data_pipeline.common.progress import progress
 from data_pipeline.toy_world.benchmarks import write_benchmarks
+from data_pipeline.toy_world.more_benchmarks import write_more_benchmarks
 from data_pipeline.toy_world.questions import KINDS, Balance
 from data_pipeline.toy_world.world import ToyScene, make_scene
 from data_pipeline.toy_world.write import (
@@ -23,7 +24,7 @@ FIRST_HELD_OUT_ID = 1_000_000
 
 _MARKER = "world.json"
 # Part of a world's settings: raise it when the same settings come to mean other files.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +74,17 @@ def generate_world(
         for k in range(held_out_scenes + novel_scenes)
     ]
     resumed = found is not None
+    benchmarks = folder / "held_out" / "benchmarks"
     holds = {
         "scenes": {"train": train_scenes, "held_out": held_out_scenes, "novel": novel_scenes},
         "vqa_questions": {
             "train": _write_split(folder / "train", train, settings, resumed),
             "held_out": _write_split(folder / "held_out", held_out, settings, resumed),
         },
-        "benchmark_questions": write_benchmarks(folder / "held_out" / "benchmarks", held_out, seed),
+        "benchmark_questions": {
+            **write_benchmarks(benchmarks, held_out, seed),
+            **write_more_benchmarks(benchmarks, held_out, seed),
+        },
     }
     write_json(folder / _MARKER, {"settings": settings, "finished": True, "holds": holds})
     return WorldReport(root=str(folder), already_there=False, **holds)

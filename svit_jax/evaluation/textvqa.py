@@ -32,7 +32,8 @@ class TextVQA:
     byte) or else from the release's `TextVQA_Rosetta_OCR_*.json`. Without either the prompt has no
     OCR line, which costs LLaVA-1.5 about 12 points.
 
-    A question's id is `image_id#question_id`, since LLaVA's files give the image alone.
+    A row's extra field `image_file` names its picture, if there. A question's id is
+    `image_id#question_id`, since LLaVA's files give the image alone.
     """
 
     name: str = "textvqa"
@@ -55,7 +56,7 @@ class TextVQA:
                     f"{where}: found {len(answers)} answers, expected {_ANNOTATORS}; "
                     "is this the official file?"
                 )
-            picture = f"{row['image_id']}.jpg"
+            picture = row.get("image_file") or f"{row['image_id']}.jpg"
             folders = ("", "train_images/", "test_images/")
             questions.append(
                 Question(
