@@ -11,7 +11,10 @@ from svit_jax.cli.convert import convert_job
 from svit_jax.cli.data import data_jobs
 from svit_jax.cli.job import add_job, show
 
-_BENCHMARKS = "vqav2, gqa, mme, pope, referring, scienceqa, seedbench, mmbench, mmbench_cn"
+_BENCHMARKS = (
+    "vqav2, gqa, mme, pope, referring, scienceqa, seedbench, mmbench, mmbench_cn, textvqa, vizwiz, "
+    "mmmu"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,9 +8,12 @@ from svit_jax.evaluation.gqa import GQA
 from svit_jax.evaluation.grounding import Grounding
 from svit_jax.evaluation.mmbench import LETTER_ANSWER_CN, MMBench
 from svit_jax.evaluation.mme import MME
+from svit_jax.evaluation.mmmu import MMMU
 from svit_jax.evaluation.pope import POPE
 from svit_jax.evaluation.scienceqa import ScienceQA
 from svit_jax.evaluation.seedbench import SEEDBench
+from svit_jax.evaluation.textvqa import TextVQA
+from svit_jax.evaluation.vizwiz import VizWiz
 from svit_jax.evaluation.vqav2 import VQAv2
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -25,6 +28,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         SEEDBench(),
         MMBench(),
         MMBench("mmbench_cn", "mmbench_dev_cn_20231003.tsv", LETTER_ANSWER_CN),
+        TextVQA(),
+        VizWiz(),
+        MMMU(),
     )
 }
 

@@ -5,6 +5,7 @@ challenge's own `vqaEval.py`, which the server runs on what was uploaded.
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -96,6 +97,12 @@ def agreement(prediction: str, answers: Sequence[str]) -> float:
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """VQA accuracy (0..1) with both sides normalised as LLaVA-1.5's local scorer does."""
     return agreement(normalise_answer(prediction), [normalise_answer(a) for a in answers])
+
+
+def most_common_answer(answers: Sequence[str]) -> str:
+    """The annotators' most common answer as its first writer gave it, counted after normalising."""
+    normal = [normalise_answer(answer) for answer in answers]
+    return answers[normal.index(Counter(normal).most_common(1)[0][0])]
 
 
 def server_accuracy(uploaded: str, answers: Sequence[str]) -> float:

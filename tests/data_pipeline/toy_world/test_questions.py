@@ -135,6 +135,51 @@ def mme_rows(folder):
     return rows
 
 
+def textvqa_rows(folder):
+    rows = json.loads((folder / "TextVQA_0.5.1_val.json").read_text())["data"]
+    return [
+        (int(r["image_id"]), r["kind"], r["question"], answer_of(r["answers"]), None) for r in rows
+    ]
+
+
+def vizwiz_rows(folder):
+    rows = json.loads((folder / "val.json").read_text())
+    return [
+        (
+            int(r["image"].split("/")[1].removesuffix(".jpg")),
+            r["kind"],
+            r["question"],
+            answer_of([given["answer"] for given in r["answers"]]),
+            None,
+        )
+        for r in rows
+        if r["answerable"]
+    ]
+
+
+def mmmu_rows(folder):
+    def true_text(row):
+        return row["options"]["ABCD".index(row["answer"])] if row["options"] else row["answer"]
+
+    rows = json.loads((folder / "validation.json").read_text())
+    return [
+        (
+            int(r["image"].split("/")[1].removesuffix(".jpg")),
+            r["kind"],
+            r["question"].removeprefix("<image 1> "),
+            true_text(r),
+            None,
+        )
+        for r in rows
+    ]
+
+
+def answer_of(answers):
+    assert len(answers) == 10
+    (answer,) = set(answers)
+    return answer
+
+
 @pytest.fixture(scope="module")
 def files(world):
     root, _ = world
@@ -146,6 +191,9 @@ def files(world):
         "gqa": gqa_rows(benchmarks / "gqa"),
         "pope": pope_rows(benchmarks / "pope"),
         "mme": mme_rows(benchmarks / "mme"),
+        "textvqa": textvqa_rows(benchmarks / "textvqa"),
+        "vizwiz": vizwiz_rows(benchmarks / "vizwiz"),
+        "mmmu": mmmu_rows(benchmarks / "mmmu"),
     }
 
 
@@ -159,8 +207,29 @@ def test_every_answer_is_true(world, files):
             assert answer(truth[image_id], question) == given, (name, image_id, question)
 
 
+def test_unanswerable_questions_ask_for_what_is_not_there(world):
+    root, _ = world
+    held_out = read_truth(root / "held_out" / "visual_genome")
+    rows = json.loads((root / "held_out" / "benchmarks" / "vizwiz" / "val.json").read_text())
+    unanswerable = [row for row in rows if not row["answerable"]]
+    assert len(unanswerable) == len(rows) / 4
+    for row in unanswerable:
+        things = held_out[int(row["image"].split("/")[1].removesuffix(".jpg"))]
+        shape = re.fullmatch(r"What color is the (\w+)\?", row["question"])[1]
+        assert shape in SHAPES and not find(things, shape)
+        assert {given["answer"] for given in row["answers"]} == {"unanswerable"}
+
+
 def test_each_scene_has_its_number_of_different_questions(files):
-    for name, each in (("train", 12), ("held_out", 12), ("vqav2", 3), ("gqa", 3), ("pope", 1)):
+    for name, each in (
+        ("train", 12),
+        ("held_out", 12),
+        ("vqav2", 3),
+        ("gqa", 3),
+        ("pope", 1),
+        ("textvqa", 1),
+        ("mmmu", 1),
+    ):
         by_scene = defaultdict(list)
         for image_id, _, question, *_ in files[name]:
             by_scene[image_id].append(question)

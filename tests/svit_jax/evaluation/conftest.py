@@ -25,13 +25,22 @@ def images(tmp_path: Path) -> Path:
     folder = tmp_path / "images"
     for name in ("VG_100K/1.jpg", "VG_100K/2.jpg", "COCO_val2014_000000000042.jpg"):
         _picture(folder / name)
+    for name in (
+        "train_images/ab01.jpg",
+        "cd02.jpg",
+        "VizWiz_val_00000000.jpg",
+        "val/VizWiz_val_00000001.jpg",
+    ):
+        _picture(folder / name)
+    for name in ("validation_Music_1", "validation_Math_2", "validation_Art_Theory_3"):
+        _picture(folder / f"{name}.png")
     return folder
 
 
 @pytest.fixture
 def benchmarks(tmp_path: Path) -> Path:
     root = tmp_path / "benchmarks"
-    for name in ("vqav2", "gqa", "pope", "mme", "referring"):
+    for name in ("vqav2", "gqa", "pope", "mme", "referring", "textvqa", "vizwiz", "mmmu"):
         (root / name).mkdir(parents=True)
     (root / "vqav2" / "questions.json").write_text(
         json.dumps(
@@ -110,6 +119,9 @@ def benchmarks(tmp_path: Path) -> Path:
     _write_seedbench(root / "seedbench", tmp_path / "images")
     _write_mmbench(root / "mmbench" / "mmbench_dev_20230712.tsv")
     _write_mmbench(root / "mmbench_cn" / "mmbench_dev_cn_20231003.tsv")
+    _write_textvqa(root / "textvqa")
+    _write_vizwiz(root / "vizwiz")
+    _write_mmmu(root / "mmmu")
     (root / "referring" / "questions.json").write_text(
         json.dumps(
             [
@@ -232,3 +244,60 @@ def _write_mmbench(path: Path) -> None:
             rotations(7, "Look\ntwice.", 'Which "one"?', ["cow", "dog", "emu", "fox"], "identity")
         )
         table.writerows(rotations(241, "", "Is it wet?", ["wet", "dry"], "physical"))
+
+
+def _write_textvqa(root: Path) -> None:
+    rows = [
+        ("ab01", 34602, "what does the USA sign say?", ["stop"] * 8 + ["stop sign", "go"]),
+        ("cd02", 34603, "what number is it?", ["Five"] * 2 + ["5"] * 4 + ["6"] * 4),
+    ]
+    data = [
+        {"image_id": image, "question_id": number, "question": question, "answers": answers}
+        for image, number, question, answers in rows
+    ]
+    content = {"dataset_type": "val", "dataset_version": "0.5.1", "data": data}
+    (root / "TextVQA_0.5.1_val.json").write_text(json.dumps(content))
+
+
+def _write_vizwiz(root: Path) -> None:
+    def row(number: int, question: str, kind: str, *answers: str) -> dict:
+        return {
+            "image": f"VizWiz_val_{number:08d}.jpg",
+            "question": question,
+            "answers": [{"answer": answer, "answer_confidence": "yes"} for answer in answers],
+            "answer_type": kind,
+            "answerable": int(kind != "unanswerable"),
+        }
+
+    rows = [
+        row(0, "What is this?", "other", *["can"] * 7, "soup", "soup can", "unsuitable"),
+        row(1, "Which one is it?", "unanswerable", *["unanswerable"] * 8, "left", "left"),
+    ]
+    (root / "val.json").write_text(json.dumps(rows))
+
+
+def _write_mmmu(root: Path) -> None:
+    rows = [
+        {
+            "id": "validation_Music_1",
+            "question": "Which note is in <image 1>?",
+            "options": "['C', \"D's flat\", 'E']",
+            "answer": "B",
+            "question_type": "multiple-choice",
+        },
+        {
+            "id": "validation_Math_2",
+            "question": "Find x in <image 1>.",
+            "options": "[]",
+            "answer": "['1/64', '0.016']",
+            "question_type": "open",
+        },
+        {
+            "id": "validation_Art_Theory_3",
+            "question": "Who painted it? <image 1>",
+            "options": "['Paul Klee', 'Joan Miró', 'Both of them', 'None']",
+            "answer": "A",
+            "question_type": "multiple-choice",
+        },
+    ]
+    (root / "validation.json").write_text(json.dumps(rows))
