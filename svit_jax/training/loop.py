@@ -39,6 +39,7 @@ from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.svit import Compute, SvitConfig, abstract_model
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
 from svit_jax.sharding.rules import Rules
+from svit_jax.training.faults import SkippedSteps, stop_for_skipped
 from svit_jax.training.optimizer import OptimConfig, make_optimizer, trainable_paths
 from svit_jax.training.state import StatePlan, TrainState, plan_state
 from svit_jax.training.step import compile_step
@@ -66,13 +67,15 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """`steps` updates, or, where it is 0, `epochs` over the plan's rows."""
+    """`steps` updates, or, where it is 0, `epochs` over the plan's rows. `max_skipped` steps in a
+    row without a finite loss and gradient stop the run."""
 
     steps: int = 0
     epochs: float = 1.0
     seed: int = 0
     log_every: int = 10
     loss_chunk: int = 256
+    max_skipped: int = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,11 +235,11 @@ def train(
             check_init(config)
         with watch.timing("compile"):
             plan, placement, compiled = compile_run(config, steps, mesh)
-        state = (
-            _restore(checkpoints, plan, inputs.plan, start)
-            if start
-            else initial_state(config, plan)
-        )
+        skipped = SkippedSteps()
+        if start:
+            state, skipped = _restore(checkpoints, plan, inputs.plan, start)
+        else:
+            state = initial_state(config, plan)
         # Only now: whatever a user had to mend before the first step may have been a setting.
         if not owned:
             claim_workdir(workdir, settings)
@@ -258,13 +261,22 @@ def train(
 
         def report() -> None:
             nonlocal metrics, pending
-            if pending and (pending[0] % config.train.log_every == 0 or pending[0] == steps):
-                metrics = {name: float(value) for name, value in jax.device_get(pending[1]).items()}
-                log.write(pending[0], metrics)
+            if not pending:
+                return
+            done, device_metrics = pending
+            pending = None
+            skipped.add(done, bool(jax.device_get(device_metrics["skipped"])))
+            stop = len(skipped.in_row) >= config.train.max_skipped
+            if done % config.train.log_every == 0 or done == steps or stop:
+                found = jax.device_get(device_metrics)
+                metrics = {name: float(value) for name, value in found.items()}
+                metrics["skipped"] = float(skipped.total)
+                log.write(done, metrics)
                 bar.set_postfix(
                     loss=f"{metrics['loss']:.3f}", accuracy=f"{metrics['accuracy']:.3f}"
                 )
-            pending = None
+            if stop:
+                stop_for_skipped(skipped, workdir, inputs.plan, inputs.source, data.batch_size)
 
         def run_hooks(step: int) -> None:
             for every, hook in hooks:
@@ -277,7 +289,11 @@ def train(
             with watch.timing("step"):
                 report()
             with watch.timing("checkpoint"):
-                metadata = {"plan": inputs.plan.inputs.identity, "step": step}
+                metadata = {
+                    "plan": inputs.plan.inputs.identity,
+                    "step": step,
+                    "skipped": dataclasses.asdict(skipped),
+                }
                 checkpoints.save(step, state.parameters(), state.optimizer, metadata)
 
         with (
@@ -322,7 +338,9 @@ def _ids(bad: Quarantine) -> tuple[str, ...]:
     return tuple(row["id"] for row in bad.rows)
 
 
-def _restore(checkpoints: Checkpoints, plan: StatePlan, data: Plan, step: int) -> TrainState:
+def _restore(
+    checkpoints: Checkpoints, plan: StatePlan, data: Plan, step: int
+) -> tuple[TrainState, SkippedSteps]:
     abstract = plan.abstract
     parameters, optimizer, metadata = checkpoints.restore(
         step, {**abstract.trained, **abstract.frozen}, abstract.optimizer
@@ -333,8 +351,9 @@ def _restore(checkpoints: Checkpoints, plan: StatePlan, data: Plan, step: int) -
             "restore the dataset, tokenizer and data settings, or start a new workdir with "
             "checkpoint.init."
         )
-    return dataclasses.replace(
+    state = dataclasses.replace(
         plan.from_parameters(parameters),
         step=jax.device_put(jax.numpy.int32(step), plan.shardings.step),
         optimizer=optimizer,
     )
+    return state, SkippedSteps(**metadata.get("skipped", {}))
