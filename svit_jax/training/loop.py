@@ -41,6 +41,7 @@ from svit_jax.sharding.mesh import MeshConfig, make_mesh
 from svit_jax.sharding.rules import Rules
 from svit_jax.training.faults import SkippedSteps, stop_for_skipped
 from svit_jax.training.optimizer import OptimConfig, make_optimizer, trainable_paths
+from svit_jax.training.preemption import PreemptedError, Preemption
 from svit_jax.training.state import StatePlan, TrainState, plan_state
 from svit_jax.training.step import compile_step
 from svit_jax.training.telemetry import MetricsLog, Stopwatch, last_metrics
@@ -214,8 +215,17 @@ def compile_run(config: RunConfig, steps: int, mesh: Mesh) -> tuple[StatePlan, B
 def train(
     config: RunConfig, workdir: str | Path, hooks: tuple[tuple[int, Hook], ...] = ()
 ) -> RunResult:
-    """Trains, or goes on with, the run in `workdir`. `hooks` are (steps between, function)."""
-    workdir = Path(workdir)
+    """Trains, or goes on with, the run in `workdir`. `hooks` are (steps between, function).
+
+    Raises PreemptedError on SIGTERM: at once before the first step, else with a checkpoint saved.
+    """
+    with Preemption() as preemption:
+        return _train(config, Path(workdir), hooks, preemption)
+
+
+def _train(
+    config: RunConfig, workdir: Path, hooks: tuple[tuple[int, Hook], ...], preemption: Preemption
+) -> RunResult:
     settings = dataclasses.asdict(config)
     owned = owns_workdir(workdir, settings)
     watch = Stopwatch()
@@ -280,7 +290,7 @@ def train(
 
         def run_hooks(step: int) -> None:
             for every, hook in hooks:
-                if step and step % every == 0:
+                if step and step % every == 0 and not preemption.requested:
                     with watch.timing("hook"):
                         hook(step, state)
 
@@ -300,8 +310,16 @@ def train(
             contextlib.closing(MetricsLog(workdir, start)) as log,
             progress_bar(steps, workdir.name, "step", initial=start) as bar,
         ):
+            preemption.defer()
             for step in range(start, steps):
                 run_hooks(step)
+                if preemption.requested:
+                    if step > start:
+                        save(step)
+                    raise PreemptedError(
+                        f"stopped by SIGTERM; step {step} of {steps} is saved in {workdir}: run "
+                        "the same command again to go on."
+                    )
                 if step > start and step % config.checkpoint.every == 0:
                     save(step)
                 with watch.timing("data"):
