@@ -238,8 +238,8 @@ def _train(
     mesh = make_mesh(config.mesh)
     with Checkpoints(workdir / "checkpoints", config.checkpoint.keep) as checkpoints:
         start = checkpoints.latest_step() or 0
-        bad = _bad_records(workdir, start)
         if start >= steps:
+            bad = _bad_records(workdir, start)
             return RunResult(start, steps, {}, last_metrics(workdir), _ids(bad))
         if not start:
             check_init(config)
@@ -247,9 +247,10 @@ def _train(
             plan, placement, compiled = compile_run(config, steps, mesh)
         skipped = SkippedSteps()
         if start:
-            state, skipped = _restore(checkpoints, plan, inputs.plan, start)
+            state, skipped, start = _restore(checkpoints, plan, inputs.plan)
         else:
             state = initial_state(config, plan)
+        bad = _bad_records(workdir, start)
         # Only now: whatever a user had to mend before the first step may have been a setting.
         if not owned:
             claim_workdir(workdir, settings)
@@ -357,12 +358,14 @@ def _ids(bad: Quarantine) -> tuple[str, ...]:
 
 
 def _restore(
-    checkpoints: Checkpoints, plan: StatePlan, data: Plan, step: int
-) -> tuple[TrainState, SkippedSteps]:
+    checkpoints: Checkpoints, plan: StatePlan, data: Plan
+) -> tuple[TrainState, SkippedSteps, int]:
+    """The state of the newest checkpoint that can be read, with its step."""
     abstract = plan.abstract
-    parameters, optimizer, metadata = checkpoints.restore(
-        step, {**abstract.trained, **abstract.frozen}, abstract.optimizer
+    parameters, optimizer, metadata = checkpoints.restore_newest(
+        {**abstract.trained, **abstract.frozen}, abstract.optimizer
     )
+    step = metadata["step"]
     if metadata["plan"] != data.inputs.identity:
         raise UserError(
             f"checkpoint {checkpoints.folder / str(step)} was trained on another data plan; "
@@ -374,4 +377,4 @@ def _restore(
         step=jax.device_put(jax.numpy.int32(step), plan.shardings.step),
         optimizer=optimizer,
     )
-    return state, SkippedSteps(**metadata.get("skipped", {}))
+    return state, SkippedSteps(**metadata.get("skipped", {})), step
