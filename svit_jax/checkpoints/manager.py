@@ -18,6 +18,7 @@ from flax import traverse_util
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, file_sha256
+from data_pipeline.common.progress import note
 
 Flat = Mapping[str, Any]
 
@@ -75,6 +76,43 @@ class Checkpoints:
         )
         return _flatten(restored["parameters"]), restored["optimizer"], restored["metadata"]
 
+    def restore_newest(
+        self, parameters: Flat, optimizer: Any
+    ) -> tuple[dict[str, jax.Array], Any, dict[str, Any]]:
+        """`restore` of the newest checkpoint that can be read; each damaged one before it is named
+        and then moved to the folder "damaged" beside this one, so that its step can be saved anew.
+
+        Raises UserError where none can be read, and then moves none.
+        """
+        damaged: dict[int, Exception] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self.restore(step, parameters, optimizer)
+            except UserError:
+                raise
+            except Exception as error:  # Orbax raises of any kind, TypeError among them
+                damaged[step] = error
+                note(f"checkpoint {self.folder / str(step)} is damaged ({_brief(error)}).")
+                continue
+            for bad in damaged:
+                self._set_aside(bad)
+            if damaged:
+                note(f"going on from checkpoint {self.folder / str(step)}, the one before.")
+            return restored
+        raise UserError(
+            f"none of the checkpoints {sorted(damaged)} in {self.folder} can be read "
+            f"({'; '.join(map(_brief, damaged.values()))}); bring back a copy, or start a new "
+            "workdir."
+        )
+
+    def _set_aside(self, step: int) -> None:
+        target = self.folder.parent / "damaged" / str(step)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            target.rmtree()
+        (self.folder / str(step)).rename(target)
+        self._manager.reload()
+
     def close(self) -> None:
         """Waits for writes under way."""
         self._manager.wait_until_finished()
@@ -85,6 +123,11 @@ class Checkpoints:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _brief(error: Exception) -> str:
+    """The error's kind and first line: TensorStore's messages are pages long."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
 
 
 def newest_checkpoint(workdir: PathLike) -> epath.Path:

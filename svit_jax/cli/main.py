@@ -10,6 +10,7 @@ from data_pipeline.common.errors import UserError
 from svit_jax.cli.convert import convert_job
 from svit_jax.cli.data import data_jobs
 from svit_jax.cli.job import add_job, show
+from svit_jax.training.preemption import PREEMPTED, PreemptedError
 
 _BENCHMARKS = (
     "vqav2, gqa, mme, pope, referring, scienceqa, seedbench, mmbench, mmbench_cn, textvqa, vizwiz, "
@@ -19,7 +20,7 @@ _BENCHMARKS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one job. Returns 0 on success, 1 on an error that the user can mend, 2 on wrong usage
-    (argparse), 130 when interrupted."""
+    (argparse), 130 when interrupted, 143 when training was stopped by SIGTERM."""
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
     given = all(text.startswith("--") and "." in text.partition("=")[0] for text in rest)
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("svit: interrupted; run the same command again to go on.", file=sys.stderr)
         return 130
+    except PreemptedError as stop:
+        print(f"svit: {stop}", file=sys.stderr)
+        return PREEMPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -39,7 +39,9 @@ from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.svit import Compute, SvitConfig, abstract_model
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
 from svit_jax.sharding.rules import Rules
+from svit_jax.training.faults import SkippedSteps, stop_for_skipped
 from svit_jax.training.optimizer import OptimConfig, make_optimizer, trainable_paths
+from svit_jax.training.preemption import PreemptedError, Preemption
 from svit_jax.training.state import StatePlan, TrainState, plan_state
 from svit_jax.training.step import compile_step
 from svit_jax.training.telemetry import MetricsLog, Stopwatch, last_metrics
@@ -66,13 +68,15 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """`steps` updates, or, where it is 0, `epochs` over the plan's rows."""
+    """`steps` updates, or, where it is 0, `epochs` over the plan's rows. `max_skipped` steps in a
+    row without a finite loss and gradient stop the run."""
 
     steps: int = 0
     epochs: float = 1.0
     seed: int = 0
     log_every: int = 10
     loss_chunk: int = 256
+    max_skipped: int = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,8 +215,17 @@ def compile_run(config: RunConfig, steps: int, mesh: Mesh) -> tuple[StatePlan, B
 def train(
     config: RunConfig, workdir: str | Path, hooks: tuple[tuple[int, Hook], ...] = ()
 ) -> RunResult:
-    """Trains, or goes on with, the run in `workdir`. `hooks` are (steps between, function)."""
-    workdir = Path(workdir)
+    """Trains, or goes on with, the run in `workdir`. `hooks` are (steps between, function).
+
+    Raises PreemptedError on SIGTERM: at once before the first step, else with a checkpoint saved.
+    """
+    with Preemption() as preemption:
+        return _train(config, Path(workdir), hooks, preemption)
+
+
+def _train(
+    config: RunConfig, workdir: Path, hooks: tuple[tuple[int, Hook], ...], preemption: Preemption
+) -> RunResult:
     settings = dataclasses.asdict(config)
     owned = owns_workdir(workdir, settings)
     watch = Stopwatch()
@@ -225,18 +238,19 @@ def train(
     mesh = make_mesh(config.mesh)
     with Checkpoints(workdir / "checkpoints", config.checkpoint.keep) as checkpoints:
         start = checkpoints.latest_step() or 0
-        bad = _bad_records(workdir, start)
         if start >= steps:
+            bad = _bad_records(workdir, start)
             return RunResult(start, steps, {}, last_metrics(workdir), _ids(bad))
         if not start:
             check_init(config)
         with watch.timing("compile"):
             plan, placement, compiled = compile_run(config, steps, mesh)
-        state = (
-            _restore(checkpoints, plan, inputs.plan, start)
-            if start
-            else initial_state(config, plan)
-        )
+        skipped = SkippedSteps()
+        if start:
+            state, skipped, start = _restore(checkpoints, plan, inputs.plan)
+        else:
+            state = initial_state(config, plan)
+        bad = _bad_records(workdir, start)
         # Only now: whatever a user had to mend before the first step may have been a setting.
         if not owned:
             claim_workdir(workdir, settings)
@@ -258,17 +272,26 @@ def train(
 
         def report() -> None:
             nonlocal metrics, pending
-            if pending and (pending[0] % config.train.log_every == 0 or pending[0] == steps):
-                metrics = {name: float(value) for name, value in jax.device_get(pending[1]).items()}
-                log.write(pending[0], metrics)
+            if not pending:
+                return
+            done, device_metrics = pending
+            pending = None
+            skipped.add(done, bool(jax.device_get(device_metrics["skipped"])))
+            stop = len(skipped.in_row) >= config.train.max_skipped
+            if done % config.train.log_every == 0 or done == steps or stop:
+                found = jax.device_get(device_metrics)
+                metrics = {name: float(value) for name, value in found.items()}
+                metrics["skipped"] = float(skipped.total)
+                log.write(done, metrics)
                 bar.set_postfix(
                     loss=f"{metrics['loss']:.3f}", accuracy=f"{metrics['accuracy']:.3f}"
                 )
-            pending = None
+            if stop:
+                stop_for_skipped(skipped, workdir, inputs.plan, inputs.source, data.batch_size)
 
         def run_hooks(step: int) -> None:
             for every, hook in hooks:
-                if step and step % every == 0:
+                if step and step % every == 0 and not preemption.requested:
                     with watch.timing("hook"):
                         hook(step, state)
 
@@ -277,15 +300,27 @@ def train(
             with watch.timing("step"):
                 report()
             with watch.timing("checkpoint"):
-                metadata = {"plan": inputs.plan.inputs.identity, "step": step}
+                metadata = {
+                    "plan": inputs.plan.inputs.identity,
+                    "step": step,
+                    "skipped": dataclasses.asdict(skipped),
+                }
                 checkpoints.save(step, state.parameters(), state.optimizer, metadata)
 
         with (
             contextlib.closing(MetricsLog(workdir, start)) as log,
             progress_bar(steps, workdir.name, "step", initial=start) as bar,
         ):
+            preemption.defer()
             for step in range(start, steps):
                 run_hooks(step)
+                if preemption.requested:
+                    if step > start:
+                        save(step)
+                    raise PreemptedError(
+                        f"stopped by SIGTERM; step {step} of {steps} is saved in {workdir}: run "
+                        "the same command again to go on."
+                    )
                 if step > start and step % config.checkpoint.every == 0:
                     save(step)
                 with watch.timing("data"):
@@ -322,19 +357,24 @@ def _ids(bad: Quarantine) -> tuple[str, ...]:
     return tuple(row["id"] for row in bad.rows)
 
 
-def _restore(checkpoints: Checkpoints, plan: StatePlan, data: Plan, step: int) -> TrainState:
+def _restore(
+    checkpoints: Checkpoints, plan: StatePlan, data: Plan
+) -> tuple[TrainState, SkippedSteps, int]:
+    """The state of the newest checkpoint that can be read, with its step."""
     abstract = plan.abstract
-    parameters, optimizer, metadata = checkpoints.restore(
-        step, {**abstract.trained, **abstract.frozen}, abstract.optimizer
+    parameters, optimizer, metadata = checkpoints.restore_newest(
+        {**abstract.trained, **abstract.frozen}, abstract.optimizer
     )
+    step = metadata["step"]
     if metadata["plan"] != data.inputs.identity:
         raise UserError(
             f"checkpoint {checkpoints.folder / str(step)} was trained on another data plan; "
             "restore the dataset, tokenizer and data settings, or start a new workdir with "
             "checkpoint.init."
         )
-    return dataclasses.replace(
+    state = dataclasses.replace(
         plan.from_parameters(parameters),
         step=jax.device_put(jax.numpy.int32(step), plan.shardings.step),
         optimizer=optimizer,
     )
+    return state, SkippedSteps(**metadata.get("skipped", {})), step

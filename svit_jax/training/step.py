@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -29,22 +30,33 @@ def train_step(
     plan: StatePlan, compute: Compute, loss_chunk: int, seed: int, state: TrainState, batch: Batch
 ) -> tuple[TrainState, Metrics]:
     """One update; metrics are device scalars: loss (mean over target tokens), token accuracy,
-    target tokens, and the gradient's global norm."""
+    target tokens, the gradient's global norm, and whether the step was skipped (1 or 0).
+
+    Where loss or norm is not finite, parameters and optimizer state stay as they are, bit for bit;
+    the step counts all the same, since it says which batch comes next.
+    """
     dropout = dropout_key(seed, state.step) if plan.model.config.lora else None
 
     def loss(trained: dict[str, jax.Array]) -> tuple[jax.Array, Sums]:
         model = plan.model_with({**trained, **state.frozen})
         sums = batch_sums(model, batch, compute, loss_chunk, dropout)
-        return sums.loss / jax.numpy.maximum(sums.weight, 1.0), sums
+        return sums.loss / jnp.maximum(sums.weight, 1.0), sums
 
     (mean, sums), gradients = jax.value_and_grad(loss, has_aux=True)(state.trained)
     updates, optimizer = plan.optimizer.update(gradients, state.optimizer, state.trained)
-    trained = optax.apply_updates(state.trained, updates)
+    norm = optax.global_norm(gradients)
+    finite = jnp.isfinite(mean) & jnp.isfinite(norm)
+    trained, optimizer = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        (optax.apply_updates(state.trained, updates), optimizer),
+        (state.trained, state.optimizer),
+    )
     metrics = {
         "loss": mean,
-        "accuracy": sums.correct / jax.numpy.maximum(sums.weight, 1.0),
+        "accuracy": sums.correct / jnp.maximum(sums.weight, 1.0),
         "target_tokens": sums.weight,
-        "gradient_norm": optax.global_norm(gradients),
+        "gradient_norm": norm,
+        "skipped": 1.0 - finite,
     }
     return TrainState(state.step + 1, trained, state.frozen, optimizer), metrics
 
