@@ -1,13 +1,24 @@
 """Answers files: LLaVA's JSON lines, written for a finished run and read back for scoring."""
 
+import csv
+import io
 import pathlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from etils import epath
+
 from data_pipeline.common.errors import UserError
-from data_pipeline.common.files import PathLike, content_hash, read_jsonl, write_jsonl
+from data_pipeline.common.files import (
+    PathLike,
+    content_hash,
+    read_json,
+    read_jsonl,
+    require_file,
+    write_jsonl,
+)
 from svit_jax.evaluation.benchmark import Question, require_fields
 
 
@@ -49,13 +60,14 @@ def write_answers(
 
 
 def read_answers(path: PathLike, questions: Sequence[Question]) -> dict[str, str]:
-    """The texts of an answers file, of this program or of LLaVA's, by our question ids.
+    """The texts of an answers file, of this program or of LLaVA's, by our question ids; or those of
+    ScienceQA's results file, SEED-Bench's prediction lines or MMBench's table (`.tsv`).
 
     Rows are matched by `question_id`; where the ids are other ones (LLaVA numbers POPE's splits
     through and gives both MME questions of a picture the same id), by id and prompt, then row by
     row if every prompt agrees. Raises UserError where none of these fits all questions.
     """
-    rows = list(read_jsonl(path, "predictions"))
+    rows = list(_rows(path))
     for number, row in enumerate(rows, start=1):
         require_fields(row, ["question_id", "text"], f"predictions {path}, line {number}")
     by_id = {str(row["question_id"]): row["text"] for row in rows}
@@ -76,6 +88,32 @@ def read_answers(path: PathLike, questions: Sequence[Question]) -> dict[str, str
         f"predictions {path} ({len(rows)} rows for {len(questions)} questions) {found}; "
         "give the answers file of a finished run on the same questions."
     )
+
+
+def _rows(path: PathLike) -> Iterator[Any]:
+    """The file's rows as {question_id, text}, whatever its format calls the two."""
+    file = require_file(path, "predictions")
+    if file.suffix == ".tsv":
+        where = f"predictions {path}"
+        table = csv.DictReader(io.StringIO(file.read_text()), dialect="excel-tab")
+        require_fields(dict.fromkeys(table.fieldnames or ()), ["index", "prediction"], where)
+        for row in table:
+            yield {"question_id": row["index"], "text": row["prediction"] or ""}
+    elif _is_indented(file):
+        content = read_json(file, "predictions")
+        require_fields(content, ["outputs"], f"predictions {path}")
+        for key, text in content["outputs"].items():
+            yield {"question_id": key, "text": text}
+    else:
+        for row in read_jsonl(file, "predictions"):
+            renamed = isinstance(row, dict) and "prediction" in row and "text" not in row
+            yield {**row, "text": row["prediction"]} if renamed else row
+
+
+def _is_indented(file: epath.Path) -> bool:
+    """Whether it is one JSON object over many lines, as ScienceQA's results are, and no JSONL."""
+    with file.open("r") as lines:
+        return next(iter(lines), "").strip() == "{"
 
 
 def _words(prompt: Any) -> str:

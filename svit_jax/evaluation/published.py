@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-COLUMNS = ("VQAv2", "GQA", "POPE", "MME-P", "MME-C")
-"""VQA accuracy on test-dev, accuracy on testdev-balanced, mean F1, MME perception, cognition."""
+COLUMNS = ("VQAv2", "GQA", "SQA-I", "POPE", "MME-P", "MME-C", "MMB", "MMB-CN", "SEED")
+"""VQA accuracy on test-dev, accuracy on testdev-balanced, on ScienceQA's test questions with a
+picture, mean F1, MME perception, cognition, MMBench dev, MMBench-CN dev, SEED-Bench-1 (all)."""
 
 _SVIT = "BAAI-DCAI/Visual-Instruction-Tuning, README (arXiv 2307.04087)"
 _LLAVA = "haotian-liu/LLaVA, docs/MODEL_ZOO.md"
@@ -21,16 +22,60 @@ class PublishedRow:
 
 PUBLISHED = (
     PublishedRow(
-        "SVIT-v1.5-13B LoRA", {"VQAv2": 80.1, "GQA": 63.4, "MME-P": 1560.3, "MME-C": 364.3}, _SVIT
+        "SVIT-v1.5-13B LoRA",
+        {
+            "VQAv2": 80.1,
+            "GQA": 63.4,
+            "SQA-I": 69.9,
+            "MME-P": 1560.3,
+            "MME-C": 364.3,
+            "MMB": 68.3,
+            "MMB-CN": 63.2,
+            "SEED": 61.8,
+        },
+        _SVIT,
     ),
     PublishedRow(
-        "SVIT-v1.5-13B Full", {"VQAv2": 80.3, "GQA": 64.1, "MME-P": 1565.8, "MME-C": 323.2}, _SVIT
+        "SVIT-v1.5-13B Full",
+        {
+            "VQAv2": 80.3,
+            "GQA": 64.1,
+            "SQA-I": 70.0,
+            "MME-P": 1565.8,
+            "MME-C": 323.2,
+            "MMB": 69.1,
+            "MMB-CN": 63.1,
+            "SEED": 61.9,
+        },
+        _SVIT,
     ),
     PublishedRow(
-        "LLaVA-v1.5-13B LoRA", {"VQAv2": 80.0, "GQA": 63.3, "POPE": 86.7, "MME-P": 1541.7}, _LLAVA
+        "LLaVA-v1.5-13B LoRA",
+        {
+            "VQAv2": 80.0,
+            "GQA": 63.3,
+            "SQA-I": 71.2,
+            "POPE": 86.7,
+            "MME-P": 1541.7,
+            "MMB": 68.5,
+            "MMB-CN": 61.5,
+            "SEED": 61.3,
+        },
+        _LLAVA,
     ),
     PublishedRow(
-        "LLaVA-v1.5-13B Full", {"VQAv2": 80.0, "GQA": 63.3, "POPE": 85.9, "MME-P": 1531.3}, _LLAVA
+        "LLaVA-v1.5-13B Full",
+        {
+            "VQAv2": 80.0,
+            "GQA": 63.3,
+            "SQA-I": 71.6,
+            "POPE": 85.9,
+            "MME-P": 1531.3,
+            "MMB": 67.7,
+            "MMB-CN": 63.6,
+            "SEED": 61.6,
+        },
+        _LLAVA,
     ),
 )
 
@@ -40,9 +85,13 @@ def official_figures(scores: Mapping[str, Mapping[str, float]]) -> dict[str, flo
     places = {
         "VQAv2": ("vqav2", "accuracy"),
         "GQA": ("gqa", "accuracy"),
+        "SQA-I": ("scienceqa", "image_accuracy"),
         "POPE": ("pope", "f1"),
         "MME-P": ("mme", "perception"),
         "MME-C": ("mme", "cognition"),
+        "MMB": ("mmbench", "accuracy"),
+        "MMB-CN": ("mmbench_cn", "accuracy"),
+        "SEED": ("seedbench", "accuracy"),
     }
     return {
         column: scores[benchmark][figure]

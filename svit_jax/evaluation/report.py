@@ -243,7 +243,8 @@ def _benchmarks(report: RunReport) -> Html:
         table(
             ("Model", *map(_unbroken, COLUMNS)),
             rows,
-            caption="VQAv2, GQA: accuracy; POPE: F1; MME-P, MME-C: perception and cognition scores",
+            caption="VQAv2, GQA, SQA-I, SEED: accuracy; MMB, MMB-CN: circular accuracy; POPE: F1; "
+            "MME-P, MME-C: perception and cognition scores",
             numeric=range(1, len(COLUMNS) + 1),
         ),
         element("p", f"Published figures: {sources}.", class_="soft small"),

@@ -12,6 +12,7 @@ from svit_jax.evaluation.answers import read_answers
 from svit_jax.evaluation.benchmark import Question
 from svit_jax.evaluation.mme import MME
 from svit_jax.evaluation.pope import POPE
+from svit_jax.evaluation.registry import BENCHMARKS
 from svit_jax.evaluation.runner import run_benchmark
 
 
@@ -134,3 +135,47 @@ def test_predictions_of_other_questions_are_refused(benchmarks: Path, tmp_path: 
     path.write_text('{"question_id": "random/1"}\n')
     with pytest.raises(UserError, match="line 1: the field 'text' is missing"):
         read_answers(path, questions)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text", "first"),
+    [
+        ("scienceqa", "r.json", '{\n "outputs": {"11": "A", "7": "E", "4": "B"}\n}', "A"),
+        (
+            "seedbench",
+            "p.jsonl",
+            "".join(
+                f'{{"question_id": {key}, "prediction": "{letter}"}}\n'
+                for key, letter in (("9", "C"), ("101", "B"), ("102", "A"), ("103", "D"))
+            ),
+            "B",
+        ),
+        (
+            "mmbench",
+            "p.tsv",
+            "index\tquestion\tprediction\n"
+            '241\t?\tA\n1000241\t?\tB\n7\t?\t"A.\ncow"\n'
+            "1000007\t?\tB\n2000007\t?\tC\n3000007\t?\tD\n",
+            "A.\ncow",
+        ),
+    ],
+)
+def test_predictions_in_the_benchmarks_own_formats_are_read(
+    benchmarks: Path, tmp_path: Path, name: str, file: str, text: str, first: str
+) -> None:
+    questions = BENCHMARKS[name].read(benchmarks / name, None)
+    (tmp_path / file).write_text(text)
+    answers = read_answers(tmp_path / file, questions)
+    assert list(answers) == [q.question_id for q in questions]
+    assert answers[questions[0].question_id] == first
+    assert BENCHMARKS[name].score(questions, answers)["accuracy"] == 100.0
+
+
+def test_a_table_without_predictions_is_named(benchmarks: Path, tmp_path: Path) -> None:
+    questions = BENCHMARKS["mmbench"].read(benchmarks / "mmbench", None)
+    (tmp_path / "p.tsv").write_text("index\tquestion\n7\t?\n")
+    with pytest.raises(UserError, match="the field 'prediction' is missing"):
+        read_answers(tmp_path / "p.tsv", questions)
+    (tmp_path / "p.json").write_text('{\n "results": {}\n}')
+    with pytest.raises(UserError, match="the field 'outputs' is missing"):
+        read_answers(tmp_path / "p.json", questions)
