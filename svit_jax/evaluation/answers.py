@@ -9,6 +9,7 @@ from typing import Any
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, content_hash, read_jsonl, write_jsonl
 from svit_jax.evaluation.benchmark import Question, require_fields
+from svit_jax.evaluation.official_answers import read_official_answers
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,16 @@ def write_answers(
 
 
 def read_answers(path: PathLike, questions: Sequence[Question]) -> dict[str, str]:
-    """The texts of an answers file, of this program or of LLaVA's, by our question ids.
+    """The texts of an answers file by our question ids: this program's, LLaVA's, or a benchmark's
+    own file of results (`official_answers.py`).
 
-    Rows are matched by `question_id`; where the ids are other ones (LLaVA numbers POPE's splits
-    through and gives both MME questions of a picture the same id), by id and prompt, then row by
-    row if every prompt agrees. Raises UserError where none of these fits all questions.
+    Rows of JSON lines are matched by `question_id`; where the ids are other ones (LLaVA numbers
+    POPE's splits through and gives both MME questions of a picture the same id), by id and prompt,
+    then row by row if every prompt agrees. Raises UserError where none of these fits all questions.
     """
+    official = read_official_answers(path, questions)
+    if official is not None:
+        return official
     rows = list(read_jsonl(path, "predictions"))
     for number, row in enumerate(rows, start=1):
         require_fields(row, ["question_id", "text"], f"predictions {path}, line {number}")
