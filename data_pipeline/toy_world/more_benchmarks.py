@@ -35,7 +35,8 @@ def write_more_benchmarks(
 
 
 def _write_textvqa(folder: epath.Path, scenes: Sequence[ToyScene], seed: int) -> int:
-    """Toy pictures hold no text, so the OCR file says that none was read."""
+    """Writes no OCR file: toy pictures hold no text, and an empty OCR line would be a prompt that
+    no toy model was taught."""
     rows: list[Row] = []
     for number, (scene, question) in enumerate(_asked(scenes, f"{seed}/textvqa")):
         rows.append(
@@ -51,8 +52,6 @@ def _write_textvqa(folder: epath.Path, scenes: Sequence[ToyScene], seed: int) ->
         )
     head = {"dataset_type": "val", "dataset_name": "textvqa", "dataset_version": "0.5.1"}
     write_compact_json(folder / "TextVQA_0.5.1_val.json", {**head, "data": rows})
-    tokens = [{"image_id": row["image_id"], "ocr_tokens": []} for row in rows]
-    write_compact_json(folder / "TextVQA_Rosetta_OCR_v0.2_val.json", {"data": tokens})
     return len(rows)
 
 

@@ -164,11 +164,11 @@ def _score(jobs: Any) -> None:
         jobs,
         "score",
         run,
-        "score an existing file of answers (our JSONL, or LLaVA's)",
+        "score an existing file of answers (our JSONL, LLaVA's, or a benchmark's own results)",
         "svit score --benchmark pope --predictions answers.jsonl --data benchmarks/pope",
     )
     job.add_argument("--benchmark", required=True, help=_BENCHMARKS)
-    job.add_argument("--predictions", required=True, help="the answers file")
+    job.add_argument("--predictions", required=True, help="the answers file, or the results")
     job.add_argument("--data", required=True, help="the benchmark's folder")
 
 

@@ -8,18 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from etils import epath
-
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import (
     PathLike,
     content_hash,
-    read_json,
     read_jsonl,
     require_file,
     write_jsonl,
 )
 from svit_jax.evaluation.benchmark import Question, require_fields
+from svit_jax.evaluation.official_answers import read_official_answers
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,16 @@ def write_answers(
 
 
 def read_answers(path: PathLike, questions: Sequence[Question]) -> dict[str, str]:
-    """The texts of an answers file, of this program or of LLaVA's, by our question ids; or those of
-    ScienceQA's results file, SEED-Bench's prediction lines or MMBench's table (`.tsv`).
+    """The texts of an answers file by our question ids: this program's, LLaVA's, or a benchmark's
+    own file of results (`official_answers.py`).
 
-    Rows are matched by `question_id`; where the ids are other ones (LLaVA numbers POPE's splits
-    through and gives both MME questions of a picture the same id), by id and prompt, then row by
-    row if every prompt agrees. Raises UserError where none of these fits all questions.
+    Rows of JSON lines are matched by `question_id`; where the ids are other ones (LLaVA numbers
+    POPE's splits through and gives both MME questions of a picture the same id), by id and prompt,
+    then row by row if every prompt agrees. Raises UserError where none of these fits all questions.
     """
+    official = read_official_answers(path, questions)
+    if official is not None:
+        return official
     rows = list(_rows(path))
     for number, row in enumerate(rows, start=1):
         require_fields(row, ["question_id", "text"], f"predictions {path}, line {number}")
@@ -91,7 +92,7 @@ def read_answers(path: PathLike, questions: Sequence[Question]) -> dict[str, str
 
 
 def _rows(path: PathLike) -> Iterator[Any]:
-    """The file's rows as {question_id, text}, whatever its format calls the two."""
+    """The rows of a table or of JSON lines as {question_id, text}, whatever they call the two."""
     file = require_file(path, "predictions")
     if file.suffix == ".tsv":
         where = f"predictions {path}"
@@ -99,21 +100,10 @@ def _rows(path: PathLike) -> Iterator[Any]:
         require_fields(dict.fromkeys(table.fieldnames or ()), ["index", "prediction"], where)
         for row in table:
             yield {"question_id": row["index"], "text": row["prediction"] or ""}
-    elif _is_indented(file):
-        content = read_json(file, "predictions")
-        require_fields(content, ["outputs"], f"predictions {path}")
-        for key, text in content["outputs"].items():
-            yield {"question_id": key, "text": text}
     else:
         for row in read_jsonl(file, "predictions"):
             renamed = isinstance(row, dict) and "prediction" in row and "text" not in row
             yield {**row, "text": row["prediction"]} if renamed else row
-
-
-def _is_indented(file: epath.Path) -> bool:
-    """Whether it is one JSON object over many lines, as ScienceQA's results are, and no JSONL."""
-    with file.open("r") as lines:
-        return next(iter(lines), "").strip() == "{"
 
 
 def _words(prompt: Any) -> str:

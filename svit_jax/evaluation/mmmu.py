@@ -155,5 +155,6 @@ def _truth(answer: Any, options: Sequence[str], where: str) -> str | list[str] |
                 f"{where}: its answer {answer!r} is none of {', '.join(letters(options))}."
             )
         return answer
-    written_as_list = isinstance(answer, list) or str(answer).startswith("[")
+    # Not every bracket is a list: an interval is an answer too.
+    written_as_list = isinstance(answer, list) or str(answer).startswith(("['", '["'))
     return literal_list(answer, where) if written_as_list else [str(answer)]

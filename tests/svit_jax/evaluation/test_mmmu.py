@@ -216,6 +216,18 @@ def test_parquet_is_read_as_released_and_its_pictures_are_unpacked(
 
 
 @pytest.mark.parametrize(
+    ("answer", "truth"),
+    [("[0, 1]", ["[0, 1]"]), ("['a', \"b's\"]", ["a", "b's"]), (["x"], ["x"]), ("5", ["5"])],
+)
+def test_an_open_question_has_one_truth_or_a_list(
+    folder: Path, answer: str | list[str], truth: list[str]
+) -> None:
+    path = folder / "validation.json"
+    path.write_text(json.dumps([{**json.loads(path.read_text())[1], "answer": answer}]))
+    assert MMMU().read(folder, None)[0].truth == truth
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"options": "A, B"}, "MMMU question validation_Music_1: expected a list, found 'A, B'"),
