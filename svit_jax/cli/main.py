@@ -20,7 +20,8 @@ _BENCHMARKS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one job. Returns 0 on success, 1 on an error that the user can mend, 2 on wrong usage
-    (argparse), 130 when interrupted, 143 when training was stopped by SIGTERM."""
+    (argparse), 130 when interrupted, 143 when training was stopped by SIGTERM. Training that
+    hangs ends the process with 75."""
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
     given = all(text.startswith("--") and "." in text.partition("=")[0] for text in rest)

@@ -45,6 +45,7 @@ from svit_jax.training.preemption import PreemptedError, Preemption
 from svit_jax.training.state import StatePlan, TrainState, plan_state
 from svit_jax.training.step import compile_step
 from svit_jax.training.telemetry import MetricsLog, Stopwatch, last_metrics
+from svit_jax.training.watchdog import Watchdog
 from svit_jax.training.workdir import claim_workdir, owns_workdir
 
 
@@ -69,7 +70,8 @@ class DataConfig:
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """`steps` updates, or, where it is 0, `epochs` over the plan's rows. `max_skipped` steps in a
-    row without a finite loss and gradient stop the run."""
+    row without a finite loss and gradient stop the run, and so do `hang_seconds` in which no step,
+    evaluation or save ends (0: never)."""
 
     steps: int = 0
     epochs: float = 1.0
@@ -77,6 +79,7 @@ class TrainConfig:
     log_every: int = 10
     loss_chunk: int = 256
     max_skipped: int = 10
+    hang_seconds: float = 1800.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,12 +222,18 @@ def train(
 
     Raises PreemptedError on SIGTERM: at once before the first step, else with a checkpoint saved.
     """
-    with Preemption() as preemption:
-        return _train(config, Path(workdir), hooks, preemption)
+    workdir = Path(workdir)
+    watchdog = Watchdog(config.train.hang_seconds, workdir / "stacks.txt")
+    with Preemption() as preemption, watchdog:
+        return _train(config, workdir, hooks, preemption, watchdog)
 
 
 def _train(
-    config: RunConfig, workdir: Path, hooks: tuple[tuple[int, Hook], ...], preemption: Preemption
+    config: RunConfig,
+    workdir: Path,
+    hooks: tuple[tuple[int, Hook], ...],
+    preemption: Preemption,
+    watchdog: Watchdog,
 ) -> RunResult:
     settings = dataclasses.asdict(config)
     owned = owns_workdir(workdir, settings)
@@ -277,6 +286,7 @@ def _train(
             done, device_metrics = pending
             pending = None
             skipped.add(done, bool(jax.device_get(device_metrics["skipped"])))
+            watchdog.beat()
             stop = len(skipped.in_row) >= config.train.max_skipped
             if done % config.train.log_every == 0 or done == steps or stop:
                 found = jax.device_get(device_metrics)
@@ -294,6 +304,7 @@ def _train(
                 if step and step % every == 0 and not preemption.requested:
                     with watch.timing("hook"):
                         hook(step, state)
+                    watchdog.beat()
 
         def save(step: int) -> None:
             # A run that dies after this goes on from here: what came before must be in the log.
@@ -306,12 +317,14 @@ def _train(
                     "skipped": dataclasses.asdict(skipped),
                 }
                 checkpoints.save(step, state.parameters(), state.optimizer, metadata)
+            watchdog.beat()
 
         with (
             contextlib.closing(MetricsLog(workdir, start)) as log,
             progress_bar(steps, workdir.name, "step", initial=start) as bar,
         ):
             preemption.defer()
+            watchdog.beat()
             for step in range(start, steps):
                 run_hooks(step)
                 if preemption.requested:

@@ -13,7 +13,7 @@ RUN_FILE = "run.json"
 _FREE_SECTIONS = ("mesh", "rules")
 _FREE_KEYS = {
     "data": ("workers", "max_bad", "train", "tokenizer"),
-    "train": ("log_every", "max_skipped"),
+    "train": ("log_every", "max_skipped", "hang_seconds"),
     "checkpoint": ("every", "keep", "init"),
 }
 

@@ -22,8 +22,6 @@ DAMAGES = {
     "values": lambda checkpoint: cut(largest_file(checkpoint, "parameters/ocdbt.process_0")),
     "moments": lambda checkpoint: cut(largest_file(checkpoint, "optimizer/ocdbt.process_0")),
     "manifest": lambda checkpoint: cut(checkpoint / "parameters" / "manifest.ocdbt"),
-    "missing": lambda checkpoint: shutil.rmtree(checkpoint / "parameters"),
-    "metadata": lambda checkpoint: cut(checkpoint / "metadata" / "metadata"),
 }
 
 
