@@ -29,11 +29,11 @@ _ROTATION = 1_000_000
 # A longer cell is a picture; a shorter one is the index of the row that holds it.
 _LONGEST_INDEX = 64
 _LARGEST_CELL = 1 << 28
-# What pandas, with which LLaVA reads the file, takes for an empty cell.
+# What pandas, with which LLaVA reads the file, takes for an empty cell beside "nan" and "none".
 _EMPTY = frozenset(
     (
-        *("#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "n/a", "NULL", "null"),
-        *("-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN", "-NaN", "-nan", "NaN", "nan", "None", "none"),
+        *("", "#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "n/a", "NULL", "null"),
+        *("-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN", "-NaN", "-nan"),
     )
 )
 _NOT_UPLOADED = ("hint", "category", "source", "image", "comment", "l2-category")
@@ -172,7 +172,7 @@ def _with_prediction(cells: list[str], prediction: str) -> list[str]:
 
 
 def _is_empty(cell: str) -> bool:
-    return not cell or cell in _EMPTY or cell.lower() in ("nan", "none")
+    return cell in _EMPTY or cell.lower() in ("nan", "none")
 
 
 def _options(row: Row) -> dict[str, str]:
