@@ -17,8 +17,9 @@ def read_official_answers(path: PathLike, questions: Sequence[Question]) -> dict
     """The texts by our question ids; None where the path is a file of JSON lines instead.
 
     Taken are a list of rows (VQAv2's and TextVQA's `question_id` and `answer`, GQA's `questionId`
-    and `prediction`, VizWiz's `image` and `answer`), an object of answers by id (MMMU) and a folder
-    of `SUBJECT/output.json` with rows of `id` and `response` (MMMU's raw outputs). Answers to other
+    and `prediction`, VizWiz's `image` and `answer`), an object of answers by id (MMMU; ScienceQA has
+    it under `outputs`) and a folder of `SUBJECT/output.json` with rows of `id` and `response`
+    (MMMU's raw outputs). Answers to other
     questions are left aside: an upload may have to cover a whole test set. Raises UserError for a
     malformed row, an id that occurs twice and a question without an answer.
     """
@@ -53,9 +54,12 @@ def _answers_by_id(path: pathlib.Path) -> dict[str, str] | None:
         return _from_rows(content, path)
     if not isinstance(content, dict) or "question_id" in content:
         return None
-    for key, value in content.items():
+    by_id = content.get("outputs", content)
+    if not isinstance(by_id, dict):
+        raise UserError(f"predictions {path}: expected answers by id under 'outputs'.")
+    for key, value in by_id.items():
         _require_text(value, f"predictions {path}, answer to {key}")
-    return content
+    return by_id
 
 
 def _list(path: pathlib.Path) -> list[Any]:
