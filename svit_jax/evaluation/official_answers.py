@@ -17,11 +17,11 @@ def read_official_answers(path: PathLike, questions: Sequence[Question]) -> dict
     """The texts by our question ids; None where the path is a file of JSON lines instead.
 
     Taken are a list of rows (VQAv2's and TextVQA's `question_id` and `answer`, GQA's `questionId`
-    and `prediction`, VizWiz's `image` and `answer`), an object of answers by id (MMMU; ScienceQA has
-    it under `outputs`) and a folder of `SUBJECT/output.json` with rows of `id` and `response`
-    (MMMU's raw outputs). Answers to other
-    questions are left aside: an upload may have to cover a whole test set. Raises UserError for a
-    malformed row, an id that occurs twice and a question without an answer.
+    and `prediction`, VizWiz's `image` and `answer`), an object of answers by id (MMMU; ScienceQA
+    has it under `outputs`) and a folder of `SUBJECT/output.json` with rows of `id` and `response`
+    (MMMU's raw outputs). Answers to other questions are left aside: an upload may have to cover a
+    whole test set. Raises UserError for a malformed row, an id that occurs twice and a question
+    without an answer.
     """
     by_id = _answers_by_id(pathlib.Path(path))
     if by_id is None:
