@@ -53,6 +53,17 @@ def test_mmmu_takes_letters_by_id_and_raw_outputs_by_subject(
     assert MMMU().score(questions, read_answers(tmp_path / "raw", questions)) == figures
 
 
+def test_answers_by_id_may_lie_under_outputs(benchmarks: Path, tmp_path: Path) -> None:
+    questions = MMMU().read(benchmarks / "mmmu", None)
+    said = {MUSIC: "B", MATH: "3", ART: "A"}
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"acc": 1.0, "outputs": said}, indent=2))
+    assert read_answers(path, questions) == said
+    path.write_text(json.dumps({"acc": 1.0, "outputs": ["B"]}))
+    with pytest.raises(UserError, match="expected answers by id under 'outputs'"):
+        read_answers(path, questions)
+
+
 def test_a_single_json_line_is_still_an_answers_file(benchmarks: Path, tmp_path: Path) -> None:
     questions = TextVQA().read(benchmarks / "textvqa", None)[:1]
     path = tmp_path / "answers.jsonl"
