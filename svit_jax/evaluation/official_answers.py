@@ -58,7 +58,7 @@ def _answers_by_id(path: pathlib.Path) -> dict[str, str] | None:
         require_fields(content, ["outputs"], f"predictions {path}")
     content = content.get("outputs", content)
     if not isinstance(content, dict):
-        raise UserError(f"predictions {path}: outputs is no object of answers by id.")
+        raise UserError(f"predictions {path}: expected answers by id under 'outputs'.")
     for key, value in content.items():
         _require_text(value, f"predictions {path}, answer to {key}")
     return content
