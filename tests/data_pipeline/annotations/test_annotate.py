@@ -38,7 +38,7 @@ def test_captions_in_file_order(tmp_path):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ([], "not a JSON object"),
+        ([], "does not hold a JSON object"),
         ({"images": []}, 'no list "annotations"'),
         ({"annotations": []}, 'no list "annotations"'),
         ({"annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}, "not an instances"),
