@@ -31,8 +31,9 @@ def generate(
     """Asks `teacher` about every scene and writes `<kind>.json` in SVIT's raw format.
 
     `out_folder` (local disk) also gets `journal.jsonl` (raw responses: a run that was killed goes
-    on from it, and ends with the same files), `quarantine.jsonl` and `report.json`. Past `max_bad`
-    rejected parts the run stops with a UserError. With `ask=False` nobody is asked, and the files
+    on from it, and ends with the same files), `quarantine.jsonl` and `report.json` (the same too,
+    but for `cut_lines`, which is of the last run's calls). Past `max_bad` rejected parts the run
+    stops with a UserError. With `ask=False` nobody is asked, and the files
     hold what is answered. Raises UserError where the journal belongs to other scenes, prompts, seed
     or teacher, two scenes share an id, or `budget` is used up.
     """
