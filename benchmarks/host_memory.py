@@ -27,7 +27,8 @@ def measure(kept: bool) -> None:
     from svit_jax.batch import batch_shapes
     from svit_jax.config import load_config, run_config
     from svit_jax.sharding.mesh import make_mesh
-    from svit_jax.training.loop import compile_run, initial_state
+    from svit_jax.training.program import compile_run
+    from svit_jax.training.start import initial_state
 
     config = run_config(
         load_config("configs/toy.py:finetune", ["data.train=none", "data.tokenizer=none"])

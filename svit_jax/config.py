@@ -21,8 +21,8 @@ from svit_jax.models.presets import PRESETS
 from svit_jax.models.svit import Compute, SvitConfig
 from svit_jax.models.vision_tower import VisionConfig
 from svit_jax.sharding.mesh import MeshConfig
-from svit_jax.training.loop import CheckpointConfig, DataConfig, RunConfig, TrainConfig
 from svit_jax.training.optimizer import OptimConfig
+from svit_jax.training.settings import CheckpointConfig, DataConfig, RunConfig, TrainConfig
 
 T = TypeVar("T")
 

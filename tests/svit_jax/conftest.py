@@ -18,7 +18,8 @@ from data_pipeline.text.tokenizer import train_tokenizer
 from data_pipeline.toy_world.generate import generate_world
 from svit_jax.config import load_config, run_config
 from svit_jax.models.svit import SvitConfig
-from svit_jax.training.loop import RunConfig, RunResult, train
+from svit_jax.training.loop import RunResult, train
+from svit_jax.training.settings import RunConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 VOCABULARY = 400

@@ -10,8 +10,8 @@ from data_pipeline.common.errors import UserError
 from svit_jax.config import _leaves, build, default_config, load_config, run_config
 from svit_jax.models.presets import PRESETS
 from svit_jax.sharding.mesh import MeshConfig
-from svit_jax.training.loop import DataConfig
 from svit_jax.training.optimizer import OptimConfig
+from svit_jax.training.settings import DataConfig
 
 DATA = ("data.train=somewhere", "data.tokenizer=some.model")
 FINETUNE = "svit_v1_5_7b_finetune.py"

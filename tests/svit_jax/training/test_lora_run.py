@@ -16,8 +16,10 @@ from svit_jax.models.lora import is_lora, merge
 from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.svit import abstract_model
 from svit_jax.sharding.mesh import make_mesh
-from svit_jax.training.loop import RunConfig, initial_state, train
+from svit_jax.training.loop import train
 from svit_jax.training.optimizer import trainable_paths
+from svit_jax.training.settings import RunConfig
+from svit_jax.training.start import initial_state
 from svit_jax.training.state import StatePlan, plan_state
 from svit_jax.training.step import dropout_key
 from svit_jax.training.telemetry import read_metrics

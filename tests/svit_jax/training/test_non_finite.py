@@ -14,10 +14,11 @@ from data_pipeline.common.errors import UserError
 from data_pipeline.loading.plan import Plan
 from data_pipeline.records.source import open_records
 from svit_jax.sharding.mesh import make_mesh
-from svit_jax.training import loop
+from svit_jax.training import inputs
 from svit_jax.training import step as step_module
-from svit_jax.training.loop import compile_run, train
+from svit_jax.training.loop import train
 from svit_jax.training.objective import Sums
+from svit_jax.training.program import compile_run
 from svit_jax.training.telemetry import read_metrics
 
 
@@ -63,7 +64,7 @@ class StopError(Exception):
 
 def poison(monkeypatch, *steps: int) -> None:
     """Makes the loader give batches of infinite weights at these steps (0-based)."""
-    true = loop.make_loader
+    true = inputs.make_loader
 
     def poisoned(*arguments, **keywords):
         for loaded in true(*arguments, **keywords):
@@ -72,7 +73,7 @@ def poison(monkeypatch, *steps: int) -> None:
                 weights[weights > 0] = np.inf
             yield loaded
 
-    monkeypatch.setattr(loop, "make_loader", poisoned)
+    monkeypatch.setattr(inputs, "make_loader", poisoned)
 
 
 def test_skipped_steps_are_counted_through_a_resume(make_run, tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ import pytest
 from data_pipeline.loading.batch import Batch
 from svit_jax.config import load_config, run_config
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
-from svit_jax.training.loop import RunConfig, compile_run
+from svit_jax.training.program import compile_run
+from svit_jax.training.settings import RunConfig
 
 MESHES = [
     MeshConfig(fsdp=8),

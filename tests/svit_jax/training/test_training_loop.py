@@ -17,8 +17,10 @@ from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.svit import abstract_model, initial_model
 from svit_jax.sharding.mesh import make_mesh
 from svit_jax.sharding.rules import Rules
-from svit_jax.training import loop
+from svit_jax.training import inputs
 from svit_jax.training.loop import train
+from svit_jax.training.program import total_steps
+from svit_jax.training.start import initial_state
 from svit_jax.training.state import plan_state
 from svit_jax.training.telemetry import MetricsLog, read_metrics
 
@@ -91,7 +93,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(trained, tmp_path, monkeyp
     (workdir / "bad_records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     # Between the checkpoint of step 4 and its batch: the log must hold step 4 by then.
-    true = loop.make_loader
+    true = inputs.make_loader
 
     def failing(*arguments, **keywords):
         for loaded in true(*arguments, **keywords):
@@ -100,7 +102,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(trained, tmp_path, monkeyp
             yield loaded
 
     with monkeypatch.context() as patched, pytest.raises(StopError):
-        patched.setattr(loop, "make_loader", failing)
+        patched.setattr(inputs, "make_loader", failing)
         train(trained.config, workdir)
     assert newest_checkpoint(workdir).name == "4"
     assert [row["step"] for row in read_metrics(workdir)] == [1, 2, 3, 4]
@@ -184,7 +186,7 @@ def test_stage_begins_with_another_runs_parameters_and_a_fresh_projector(trained
     assert config.checkpoint.fresh == ("projector/.*",)
     trainable = frozenset({"projector/fc1"})
     plan = plan_state(config.model, trainable, optax.adam(1.0), make_mesh(config.mesh), Rules())
-    state = loop.initial_state(config, plan)
+    state = initial_state(config, plan)
     assert int(state.step) == 0 and set(state.trained) == trainable
     before, after = stored_parameters(trained.workdir), jax.device_get(state.parameters())
     fresh = jax.jit(lambda: flat_parameters(initial_model(config.model, 5)))()
@@ -221,8 +223,8 @@ def test_epochs_are_of_rows(make_run, trained):
     plan = Plan.load(trained.workdir / "plan")
     config = make_run("finetune", "train.epochs=2.5")
     expected = -(-5 * len(plan) // (2 * config.data.batch_size))
-    assert loop.total_steps(config, plan) == expected
-    assert loop.total_steps(trained.config, plan) == 6
+    assert total_steps(config, plan) == expected
+    assert total_steps(trained.config, plan) == 6
 
 
 def test_metrics_log_drops_what_came_after_its_step(tmp_path):

@@ -56,9 +56,9 @@ def test_what_ended_or_is_not_watched_goes_on():
 TRAIN = """
 import sys, threading
 from svit_jax.cli import main
-from svit_jax.training import loop
+from svit_jax.training import inputs, loop
 
-true = loop.make_loader
+true = inputs.make_loader
 
 def loader_that_hangs(*arguments, **keywords):
     for loaded in true(*arguments, **keywords):
@@ -66,7 +66,7 @@ def loader_that_hangs(*arguments, **keywords):
             threading.Event().wait()
         yield loaded
 
-loop.make_loader = loader_that_hangs
+inputs.make_loader = loader_that_hangs
 sys.exit(main(sys.argv[1:]))
 """
 
