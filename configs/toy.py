@@ -15,21 +15,25 @@ from svit_jax.config import default_config
 def get_config(stage: str = "finetune") -> ConfigDict:
     config = default_config("toy")
     config.model.compute.dtype = "float32"
-    config.data.update(batch_size=16, row_length=112, pictures_per_row=2)
-    config.optim.update(b2=0.99, weight_decay=0.05, clip_norm=1.0)
+    config.data.update(batch_size=16, row_length=112, pictures_per_row=3)
+    config.optim.update(b2=0.99, clip_norm=1.0)
     config.train.update(log_every=20, loss_chunk=128)
     config.checkpoint.every = 200
     if stage == "scratch":
-        config.optim.update(learning_rate=1.5e-3, rates=("tower/.*=2e-3",), trainable=(".*",))
-        config.train.steps = 1800
+        config.optim.update(learning_rate=1.5e-3, rates=("projector/.*=1.5e-4",), trainable=(".*",))
+        config.train.steps = 1000
     elif stage == "pretrain":
         config.optim.update(learning_rate=2e-4, trainable=("projector/.*",))
         config.data.template = "plain"
         config.train.steps = 60
     elif stage == "finetune":
-        config.optim.update(learning_rate=1.2e-3, trainable=("projector/.*", "decoder/.*"))
-        config.data.update(batch_size=12, row_length=144, pictures_per_row=4)
-        config.train.steps = 2300
+        config.optim.update(
+            learning_rate=1.2e-3,
+            rates=("projector/.*=1.5e-4",),
+            trainable=("projector/.*", "decoder/.*"),
+        )
+        config.data.update(batch_size=12, row_length=144, pictures_per_row=6)
+        config.train.steps = 3600
     else:
         raise ValueError(f"there is no stage {stage!r}; choose scratch, pretrain or finetune")
     return config

@@ -25,14 +25,16 @@ def describe(facts: Facts, rng: random.Random) -> str:
 
 
 def _about_all(facts: Facts, rng: random.Random) -> list[str]:
-    """Every thing in reading order, either by place ("In the top left there is a large red ring.")
-    or by name, the place after it: so both ways to look are asked of a reader."""
+    """Every thing, either by place in reading order ("In the top left there is a large red ring.")
+    or by name in any order, the place after it: so both ways to look are asked of a reader, and
+    no place can be told from the ones before."""
     things = sorted(facts.things, key=lambda thing: thing.third)
     shown = f"The image shows {count(len(things), 'object')}"
     if rng.random() < 0.5:
         places = [f"In the {thing.cell} there {be(thing.name)}" for thing in things]
         named = [a(thing.full_label) for thing in things]
         return [f"{shown}.", *(f"{p} {n}." for p, n in zip(places, named, strict=True))]
+    rng.shuffle(things)
     listing = joined([a(thing.label) for thing in things])
     return [f"{shown}: {listing}.", *(_about(facts, thing) for thing in things)]
 

@@ -1,4 +1,4 @@
-"""Scenes of the toy world as data: a few coloured shapes, each in its own cell of a 3x3 grid."""
+"""Scenes of the toy world as data: up to four coloured shapes, each in a quarter of its own."""
 
 import dataclasses
 import random
@@ -8,17 +8,7 @@ from data_pipeline.annotations.scene import PixelBox
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "diamond")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "white")
-CELLS = (
-    "top left",
-    "top center",
-    "top right",
-    "middle left",
-    "center",
-    "middle right",
-    "bottom left",
-    "bottom center",
-    "bottom right",
-)
+CELLS = ("top left", "top right", "bottom left", "bottom right")
 
 Pair = tuple[str, str]  # colour, shape
 Rgb = tuple[int, int, int]
@@ -46,16 +36,19 @@ PAINTS: dict[str, Rgb] = {
 }
 
 _ORDINARY_PAIRS = sorted({(c, s) for c in COLOURS for s in SHAPES} - HELD_OUT_PAIRS)
-_PICTURE_SIZES = ((96, 96), (96, 72), (72, 96))
+_PICTURE_SIZES = ((64, 64), (64, 48), (48, 64))
 _PICTURE_SIZE_WEIGHTS = (88, 6, 6)
 _WIDE_CELL = 32
 _SIDES = {"wide": {"small": 20, "large": 28}, "narrow": {"small": 12, "large": 20}}
 _PAINT_JITTER = 12
-_GRID = 4  # every box coordinate is a multiple of this many pixels
+# How far a box lies from the left and upper edge of its cell's middle square. So its center stays
+# in the picture's outer thirds, and is where its cell is for who reckons by thirds
+# (data_pipeline.generation).
+_INDENTS: dict[Size, tuple[int, ...]] = {"small": (4, 8), "large": (4,)}
 # How many objects, and how often: a picture of one object teaches what things look like, one of
 # several which of them is meant.
-_COUNTS = ((1, 2, 3, 4, 5), (20, 25, 25, 20, 10))
-_NOVEL_COUNTS = ((3, 4, 5), (1, 1, 1))
+_COUNTS = ((1, 2, 3, 4), (1, 2, 4, 8))
+_NOVEL_COUNTS = ((3, 4), (1, 2))
 _REPEAT_CHANCE = 0.65  # how often a colour (and, apart from that, a shape) is made to repeat
 
 
@@ -82,11 +75,11 @@ class ToyObject:
 
     @property
     def row(self) -> int:
-        return self.cell // 3
+        return self.cell // 2
 
     @property
     def column(self) -> int:
-        return self.cell % 3
+        return self.cell % 2
 
     @property
     def place(self) -> str:
@@ -121,7 +114,7 @@ def make_scene(image_id: int, seed: int, novel: bool = False) -> ToyScene:
     anchor = sorted(HELD_OUT_PAIRS)[which] if novel else rng.choice(_ORDINARY_PAIRS)
     (count,) = rng.choices(*(_NOVEL_COUNTS if novel else _COUNTS))
     pairs = _choose_pairs(rng, count, anchor)
-    cells = rng.sample(range(9), len(pairs))
+    cells = rng.sample(range(4), len(pairs))
     sizes: list[Size] = [rng.choice(("small", "large")) for _ in pairs]
     if novel:
         sizes[pairs.index(anchor)] = "small" if turn % 2 else "large"
@@ -165,22 +158,17 @@ def _choose_pairs(rng: random.Random, count: int, anchor: Pair) -> list[Pair]:
 def _place(
     rng: random.Random, width: int, height: int, cells: list[int], sizes: list[Size]
 ) -> list[PixelBox]:
-    """A box inside each cell; two boxes are never closer than a grid step, so no shapes touch."""
-    cell_width, cell_height = width // 3, height // 3
-    sides = _SIDES["wide" if min(cell_width, cell_height) >= _WIDE_CELL else "narrow"]
-    while True:
-        boxes: list[PixelBox] = []
-        for cell, size in zip(cells, sizes, strict=True):
-            side = sides[size]
-            x = cell % 3 * cell_width + rng.randrange(0, cell_width - side + 1, _GRID)
-            y = cell // 3 * cell_height + rng.randrange(0, cell_height - side + 1, _GRID)
-            boxes.append(PixelBox(x, y, x + side, y + side))
-        if not any(_touch(a, b) for k, a in enumerate(boxes) for b in boxes[:k]):
-            return boxes
-
-
-def _touch(a: PixelBox, b: PixelBox) -> bool:
-    return a.x1 <= b.x2 and b.x1 <= a.x2 and a.y1 <= b.y2 and b.y1 <= a.y2
+    """A box inside each cell; no two touch."""
+    cell_width, cell_height = width // 2, height // 2
+    square = min(cell_width, cell_height)
+    sides = _SIDES["wide" if square >= _WIDE_CELL else "narrow"]
+    boxes = []
+    for cell, size in zip(cells, sizes, strict=True):
+        side = sides[size]
+        x = cell % 2 * cell_width + (cell_width - square) // 2 + rng.choice(_INDENTS[size])
+        y = cell // 2 * cell_height + (cell_height - square) // 2 + rng.choice(_INDENTS[size])
+        boxes.append(PixelBox(x, y, x + side, y + side))
+    return boxes
 
 
 def _jitter(rng: random.Random, colour: str) -> Rgb:

@@ -33,6 +33,9 @@ class DecoderConfig:
 # Small beside what a block adds (its matrices keep variance), so that what attention finds is heard
 # from the first step on: with embeddings of 1, looking things up takes far longer to learn.
 EMBEDDING_STDDEV = 0.2
+# A new MLP's matrices are this much smaller than variance asks: it all but passes over what comes
+# in, until it has learnt something to add. Like the above, only training from scratch sees it.
+MLP_GAIN = 0.3
 
 
 PROJECTIONS = {
@@ -99,10 +102,10 @@ class DecoderBlock(nnx.Module):
         o_std = (heads * head_dim) ** -0.5
         self.o = normal(rngs, (layers, heads, head_dim, embed), o_axes, o_std)
         up_axes = ("layers", "embed", "mlp")
-        self.gate = normal(rngs, (layers, embed, mlp), up_axes, std)
-        self.up = normal(rngs, (layers, embed, mlp), up_axes, std)
+        self.gate = normal(rngs, (layers, embed, mlp), up_axes, MLP_GAIN * std)
+        self.up = normal(rngs, (layers, embed, mlp), up_axes, MLP_GAIN * std)
         down_axes = ("layers", "mlp", "embed")
-        self.down = normal(rngs, (layers, mlp, embed), down_axes, mlp**-0.5)
+        self.down = normal(rngs, (layers, mlp, embed), down_axes, MLP_GAIN * mlp**-0.5)
 
     def project(self, name: str, x: Array, dropout: Key[Array, ""] | None) -> Array:
         """x times one of the kernels, plus what LoRA adds to it where the model has LoRA."""

@@ -21,14 +21,14 @@ VICUNA_7B = {
 }
 VICUNA_13B = {**VICUNA_7B, "embed": 5120, "layers": 40, "heads": 40, "kv_heads": 40, "mlp": 13824}
 
-# A toy picture is 96 pixels wide; a patch of 32 sees about one object.
-TOY_VISION = {"image_size": 96, "patch_size": 32, "embed": 128, "layers": 3, "heads": 4, "mlp": 512}
+# A toy picture is 64 pixels wide; a patch of 32 sees one object.
+TOY_VISION = {"image_size": 64, "patch_size": 32, "embed": 128, "layers": 3, "heads": 4, "mlp": 512}
 TOY_DECODER = {
     "vocab": 768,
     "embed": 128,
     "layers": 3,
     "heads": 4,
-    "kv_heads": 2,
+    "kv_heads": 4,
     "head_dim": 32,
     "mlp": 256,
 }

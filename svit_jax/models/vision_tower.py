@@ -49,7 +49,7 @@ class VisionConfig:
 # CLIP began with embed**-0.5 and had 400 million pictures to grow it. What a patch shows grows as
 # training goes on: with 1 here, its place is less than 1 % of the features' variance in the end.
 # Only training from scratch sees it.
-POSITION_STDDEV = 3.0
+POSITION_STDDEV = 6.0
 
 
 class LayerNorm(nnx.Module):

@@ -26,8 +26,8 @@ def read_truth(folder):
             (
                 *thing["attributes"],
                 thing["names"][0],
-                int((thing["x"] + thing["w"] / 2) * 3 / picture["width"]),
-                int((thing["y"] + thing["h"] / 2) * 3 / picture["height"]),
+                int((thing["x"] + thing["w"] / 2) * 2 / picture["width"]),
+                int((thing["y"] + thing["h"] / 2) * 2 / picture["height"]),
             )
             for thing in row["attributes"]
         ]
@@ -42,7 +42,7 @@ def find(things, phrase):
     fitting = []
     for size, colour, shape, column, row in things:
         known = {size, colour, shape, "object"}
-        if set(words) <= known and (not cell or CELLS[3 * row + column] == cell):
+        if set(words) <= known and (not cell or CELLS[2 * row + column] == cell):
             fitting.append((size, colour, shape, column, row))
     return fitting
 
@@ -62,7 +62,7 @@ def answer(things, question):
         return only(things, match[1])[0]
     if match := re.fullmatch(r"Where is the (.+)\?", question):
         *_, column, row = only(things, match[1])
-        return CELLS[3 * row + column]
+        return CELLS[2 * row + column]
     if match := re.fullmatch(r"How many (.+) are there\?", question):
         return str(len(find(things, match[1])))
     if match := re.fullmatch(r"Is there an? (.+) in the image\?", question):
@@ -239,7 +239,7 @@ def test_each_scene_has_its_number_of_different_questions(files):
 
 
 def test_the_best_constant_answer_is_poor(files):
-    limits = {"color": 0.30, "shape": 0.30, "position": 0.30, "count": 0.45}
+    limits = {"color": 0.30, "shape": 0.30, "position": 0.35, "count": 0.45}
     for name, rows in files.items():
         answers = defaultdict(Counter)
         for _, kind, _, given, _ in rows:
@@ -256,9 +256,9 @@ def test_kinds_are_even_and_shuffled(files):
     assert sum(one == other for one, other in pairwise(order)) < len(order) / 3
 
 
-def test_counts_reach_from_zero_to_five_and_zero_is_rare(files):
+def test_counts_reach_from_zero_to_four_and_zero_is_rare(files):
     counts = Counter(given for _, kind, _, given, _ in files["train"] if kind == "count")
-    assert set(counts) == set("012345")
+    assert set(counts) == set("01234")
     assert 0 < counts["0"] < 0.08 * sum(counts.values())
 
 
