@@ -12,6 +12,7 @@ from svit_jax.batch import Batch, with_fields
 from svit_jax.models.svit import Compute
 from svit_jax.sharding.rules import Rules, active_rules
 from svit_jax.training.accumulation import accumulated
+from svit_jax.training.compilation import compiled
 from svit_jax.training.objective import batch_sums, normalised_weights
 from svit_jax.training.settings import TrainConfig
 from svit_jax.training.state import StatePlan, TrainState
@@ -92,4 +93,5 @@ def compile_step(
             return train_step(plan, compute, settings, state, batch)
 
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(plan.shardings, None))
-    return jitted.lower(plan.abstract, batch).compile()
+    platform = mesh.devices.flat[0].platform
+    return compiled(jitted.lower(plan.abstract, batch), settings.compiler_options, platform)

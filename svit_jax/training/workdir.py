@@ -14,7 +14,14 @@ _FREE_SECTIONS = ("mesh", "rules")
 _FREE_KEYS = {
     "compute": ("remat_vision", "remat_decoder", "attention"),
     "data": ("workers", "max_bad", "train", "tokenizer"),
-    "train": ("log_every", "max_skipped", "hang_seconds", "accumulate"),
+    "train": (
+        "log_every",
+        "max_skipped",
+        "hang_seconds",
+        "accumulate",
+        "compiler_options",
+        "compilation_cache",
+    ),
     "checkpoint": ("every", "keep", "init"),
 }
 
