@@ -11,7 +11,8 @@ from svit_jax.config import default_config
 
 def get_config(size: str = "13b") -> ConfigDict:
     config = default_config(size)
-    config.model.compute.update(remat_vision=True, remat_decoder=True)
+    config.model.compute.update(remat_vision="full", remat_decoder="full")
     config.data.update(batch_size=128, plan="padded")
     config.optim.update(learning_rate=2e-5, trainable=("projector/.*", "decoder/.*"))
+    config.train.loss_groups = 8  # the reference's devices, each with a mean of its own
     return config

@@ -39,6 +39,12 @@ def _unflatten(_: None, leaves: Iterable[Any]) -> Batch:
 jax.tree_util.register_pytree_node(Batch, _flatten, _unflatten)
 
 
+def with_fields(batch: Batch, **fields: Any) -> Batch:
+    """The batch with these fields in place of its own; its leaves may be on the devices."""
+    leaves = {name: getattr(batch, name) for name in _FIELDS}
+    return _unflatten(None, (leaves | fields).values())
+
+
 def batch_shapes(
     rows: int, length: int, pictures: int, image_size: int
 ) -> dict[str, jax.ShapeDtypeStruct]:

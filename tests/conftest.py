@@ -15,6 +15,15 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_programs(tmp_path_factory):
+    """Programs that tests start keep what they compile here, not in the user's own cache."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled_by_programs"))
+    yield
+    del os.environ["JAX_COMPILATION_CACHE_DIR"]
+
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -1,22 +1,90 @@
-"""Attention behind one function, and the masks it takes."""
+"""Attention behind one function: XLA everywhere, and fused kernels on TPUs and NVIDIA GPUs.
+
+What a query may see is said by what it is, not by a [T, S] array, so that a kernel can skip what
+is not seen. Kernels run under `shard_map`, each device on its own rows and heads; where tokens are
+cut up too (`sequence`), a device has its own queries and is given all keys.
+"""
+
+from types import ModuleType
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from svit_jax.models import attention_gpu, attention_splash
+from svit_jax.sharding.rules import Logical, Placement, placement
+
+Backend = Literal["auto", "xla", "splash", "gpu"]
+"""auto: the platform's kernel where it fits, else xla. splash: Pallas on TPUs. gpu: Pallas on
+NVIDIA GPUs. On a CPU the kernels are interpreted, which is for tests."""
+
+DECODER_AXES: Logical = ("batch", "length", "act_heads")
+TOWER_AXES: Logical = ("pictures", "patches", None)
+"""Where rows, tokens and heads of an attention lie."""
+
+
+class Packed(NamedTuple):
+    """Sees its own segment, and not ahead: tokens of a packed row."""
+
+    segment_ids: Int[Array, "B T"]
+
+
+Seen = Packed | Bool[Array, "B T S"] | None
+"""A packed row's segments; a mask, True where a query may look; None: everything."""
+
+_KERNELS = {"splash": attention_splash, "gpu": attention_gpu}
 
 
 def attention(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B S K H"],
     v: Float[Array, "B S K H"],
-    mask: Bool[Array, "#B T S"] | None,
+    seen: Seen,
+    backend: Backend = "xla",
+    axes: Logical = DECODER_AXES,
 ) -> Float[Array, "B T N H"]:
     """Scaled dot-product attention with grouped keys (N a multiple of K); softmax in float32.
 
-    `mask` is True where a query may look; None lets it look everywhere.
+    A mask, which decoding with a cache gives, is always XLA's. Raises UserError where the backend
+    that is asked for by name can't run here.
     """
-    mask = None if mask is None else mask[:, None]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask)
+    place = placement(axes)
+    kernel = None if isinstance(seen, jax.Array) else kernel_for(backend, q, place)
+    if kernel is None:
+        mask = packed_mask(seen.segment_ids) if isinstance(seen, Packed) else seen
+        mask = None if mask is None else mask[:, None]
+        return jax.nn.dot_product_attention(q, k, v, mask=mask)
+    rows, length = q.shape[:2]
+    causal = isinstance(seen, Packed)
+    segments = seen.segment_ids if isinstance(seen, Packed) else jnp.ones((rows, length), jnp.int32)
+    # Padding is segment 0: tokens of a tower don't see it, and those of a packed row not ahead.
+    padding = -length % (kernel.BLOCK * place.parts(place.tokens))
+    q, k, v = (jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))) for x in (q, k, v))
+    segments = jnp.pad(segments, ((0, 0), (0, padding)))
+    interpret = place.platform == "cpu"
+    return kernel.fused(q, k, v, segments, causal, place, interpret)[:, :length]
+
+
+def kernel_for(
+    backend: Backend, q: Float[Array, "B T N H"] | jax.ShapeDtypeStruct, place: Placement
+) -> ModuleType | None:
+    """The module of the kernel to run for these queries, or None for XLA."""
+    if backend == "xla":
+        return None
+    if backend == "auto":
+        fitting = (
+            kernel
+            for kernel in _KERNELS.values()
+            if place.platform == kernel.PLATFORM and not kernel.obstacle(q, place)
+        )
+        return next(fitting, None)
+    kernel = _KERNELS[backend]
+    if place.platform != "cpu":
+        place.require(
+            kernel.PLATFORM, kernel.obstacle(q, place), f"model.compute.attention={backend}"
+        )
+    return kernel
 
 
 def packed_mask(segment_ids: Int[Array, "B T"]) -> Bool[Array, "B T T"]:

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int, Key
 
-from svit_jax.models.attention import attention
+from svit_jax.models.attention import Backend, Seen, attention
 from svit_jax.models.parameters import normal, ones
+from svit_jax.models.remat import ATTENTION, QKV, Remat, rematerialised
 from svit_jax.sharding import shard
 
 
@@ -117,9 +119,10 @@ class DecoderBlock(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T S"],
+        seen: Seen,
         cache: tuple[Array, Array] | None,
         dropout: Key[Array, ""] | None = None,
+        backend: Backend = "xla",
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
         y = self.attention_norm(x)
         q, k, v = (self.project(name, y, dropout) for name in ("q", "k", "v"))
@@ -130,7 +133,8 @@ class DecoderBlock(nnx.Module):
             cache = (cache[0].at[rows, positions].set(k), cache[1].at[rows, positions].set(v))
             k, v = cache
         q = shard(q, "batch", "length", "act_heads", None)
-        y = attention(q, k, v, mask)
+        q, k, v = (checkpoint_name(array, QKV) for array in (q, k, v))
+        y = checkpoint_name(attention(q, k, v, seen, backend), ATTENTION)
         x = x + self.project("o", y, dropout)
         y = self.mlp_norm(x)
         gate, up = (self.project(name, y, dropout) for name in ("gate", "up"))
@@ -156,10 +160,11 @@ class Decoder(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T S"],
+        seen: Seen,
         cache: Cache | None = None,
-        remat: bool = False,
+        remat: Remat = "none",
         dropout: Key[Array, ""] | None = None,
+        backend: Backend = "xla",
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Final hidden states (after the last norm) of embedded tokens, and the grown cache.
 
@@ -170,10 +175,9 @@ class Decoder(nnx.Module):
 
         def block(x: Array, layer: tuple[nnx.State, Any, Any]) -> tuple[Array, object]:
             parameters, cache, key = layer
-            return nnx.merge(graphdef, parameters)(x, positions, mask, cache, key)
+            return nnx.merge(graphdef, parameters)(x, positions, seen, cache, key, backend)
 
-        scanned = jax.checkpoint(block) if remat else block
-        x, grown = jax.lax.scan(scanned, x, (parameters, cache, keys))
+        x, grown = jax.lax.scan(rematerialised(block, remat), x, (parameters, cache, keys))
         return self.norm(x), None if cache is None else Cache(*grown)
 
     def unembed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from svit_jax.models.attention import packed_mask
+from svit_jax.models.attention import Backend, Packed
 from svit_jax.models.decoder import Decoder, DecoderConfig
 from svit_jax.models.lora import LoraConfig, attach
 from svit_jax.models.projector import Projector
+from svit_jax.models.remat import Remat
 from svit_jax.models.vision_tower import VisionConfig, VisionTower
 from svit_jax.sharding import shard
 
@@ -33,13 +34,14 @@ class SvitConfig:
 @dataclasses.dataclass(frozen=True)
 class Compute:
     """How to compute, apart from what: activation dtype, the dtype that frozen parameters are kept
-    in, and whether to recompute each tower's layers in the backward pass rather than keep their
-    activations."""
+    in, what each tower's layers keep for the backward pass (`models.remat`), and which attention
+    runs (`models.attention`)."""
 
     dtype: str = "bfloat16"
     frozen_dtype: Literal["bfloat16", "float32"] = "float32"
-    remat_vision: bool = False
-    remat_decoder: bool = False
+    remat_vision: Remat = "none"
+    remat_decoder: Remat = "none"
+    attention: Backend = "auto"
 
 
 def splice(
@@ -70,7 +72,7 @@ class Svit(nnx.Module):
         rows, pictures = images.shape[:2]
         flat = images.reshape(rows * pictures, *images.shape[2:])
         flat = shard(flat, "pictures", None, None, None)
-        x = self.tower(flat, jnp.dtype(compute.dtype), compute.remat_vision)
+        x = self.tower(flat, jnp.dtype(compute.dtype), compute.remat_vision, compute.attention)
         x = self.projector(x)
         x = x.reshape(rows, pictures * self.config.vision.patches, -1)
         return shard(x, "batch", None, "act_embed")
@@ -101,8 +103,14 @@ class Svit(nnx.Module):
         """Final hidden states of packed rows; `decoder.unembed` makes logits of them. `dropout` is
         the key of LoRA's dropout; None drops nothing."""
         x = self.embed(tokens, images, vision_index, compute)
-        mask = packed_mask(segment_ids)
-        x, _ = self.decoder(x, positions, mask, remat=compute.remat_decoder, dropout=dropout)
+        x, _ = self.decoder(
+            x,
+            positions,
+            Packed(segment_ids),
+            remat=compute.remat_decoder,
+            dropout=dropout,
+            backend=compute.attention,
+        )
         return x
 
 

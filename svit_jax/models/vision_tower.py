@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, UInt8
 
-from svit_jax.models.attention import attention
+from svit_jax.models.attention import TOWER_AXES, Backend, attention
 from svit_jax.models.parameters import normal, ones, zeros
+from svit_jax.models.remat import ATTENTION, QKV, Remat, rematerialised
 from svit_jax.sharding import shard
 
 
@@ -102,7 +104,7 @@ class VisionBlock(nnx.Module):
         self.fc2 = normal(rngs, (layers, mlp, embed), down, depth * mlp**-0.5)
         self.fc2_bias = zeros((layers, embed), ("layers", "vision_embed"))
 
-    def __call__(self, x: Float[Array, "I P C"]) -> Float[Array, "I P C"]:
+    def __call__(self, x: Float[Array, "I P C"], backend: Backend = "xla") -> Float[Array, "I P C"]:
         dtype = x.dtype
 
         def project(name: str, y: Array) -> Array:
@@ -111,7 +113,8 @@ class VisionBlock(nnx.Module):
             return y + bias.astype(dtype)[None, None]
 
         y = self.norm1(x)
-        y = attention(project("q", y), project("k", y), project("v", y), None)
+        q, k, v = (checkpoint_name(project(name, y), QKV) for name in ("q", "k", "v"))
+        y = checkpoint_name(attention(q, k, v, None, backend, TOWER_AXES), ATTENTION)
         x = x + jnp.einsum("IPNH,NHC->IPC", y, self.out[...].astype(dtype))
         x = x + self.out_bias[...].astype(dtype)[None, None]
         y = self.norm2(x)
@@ -150,7 +153,11 @@ class VisionTower(nnx.Module):
         self.blocks = VisionBlock(config, rngs)
 
     def __call__(
-        self, images: UInt8[Array, "I Y X 3"], dtype: jnp.dtype, remat: bool = False
+        self,
+        images: UInt8[Array, "I Y X 3"],
+        dtype: jnp.dtype,
+        remat: Remat = "none",
+        backend: Backend = "xla",
     ) -> Float[Array, "I P C"]:
         """Patch features of uint8 pictures, row-major, the class token left out."""
         config = self.config
@@ -170,7 +177,7 @@ class VisionTower(nnx.Module):
         graphdef, parameters = nnx.split(self.blocks)
 
         def block(x: Array, layer: nnx.State) -> tuple[Array, None]:
-            return nnx.merge(graphdef, layer)(x), None
+            return nnx.merge(graphdef, layer)(x, backend), None
 
-        x, _ = jax.lax.scan(jax.checkpoint(block) if remat else block, x, parameters)
+        x, _ = jax.lax.scan(rematerialised(block, remat), x, parameters)
         return x[:, 1:]

@@ -62,6 +62,12 @@ def spec(rules: Rules, logical: Logical, what: str = "an array") -> P:
     return P(*placed)
 
 
+def parts(mesh: Mesh, axes: MeshAxes) -> int:
+    """Into how many parts these mesh axes cut an array's axis."""
+    names = (axes,) if isinstance(axes, str) else axes or ()
+    return math.prod(mesh.shape[name] for name in names)
+
+
 def named_sharding(
     mesh: Mesh, rules: Rules, logical: Logical, shape: tuple[int, ...], what: str
 ) -> NamedSharding:
@@ -69,11 +75,10 @@ def named_sharding(
     partition = spec(rules, logical, what)
     for name, size, axes in zip(logical, shape, partition, strict=True):
         names = (axes,) if isinstance(axes, str) else axes or ()
-        parts = math.prod(mesh.shape[axis] for axis in names)
-        if size % parts:
+        if size % parts(mesh, axes):
             raise UserError(
                 f"{what}: axis '{name}' of size {size} does not divide over mesh axes {names} of "
-                f"{parts} devices; change the mesh or the rules."
+                f"{parts(mesh, axes)} devices; change the mesh or the rules."
             )
     return NamedSharding(mesh, partition)
 
@@ -110,3 +115,41 @@ def shard(x: jax.Array, *logical: str | None) -> jax.Array:
         return x
     mesh, rules = active
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(rules, logical)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where the rows, tokens and heads of a function being traced lie, for code that is written a
+    device at a time (`shard_map`). `mesh` None: on one device."""
+
+    mesh: Mesh | None
+    platform: str
+    rows: MeshAxes = None
+    tokens: MeshAxes = None
+    heads: MeshAxes = None
+
+    def parts(self, axes: MeshAxes) -> int:
+        return 1 if self.mesh is None else parts(self.mesh, axes)
+
+    def require(self, platform: str, obstacle: str | None, setting: str) -> None:
+        """Raises UserError where a setting wants another platform, or something is in its way."""
+        if platform != self.platform:
+            obstacle = f"these devices are of platform '{self.platform}'"
+        if obstacle:
+            raise UserError(f"{setting} can't run here: {obstacle}; use auto or xla.")
+
+    def indivisible(self, rows: int, heads: int) -> str | None:
+        """What does not divide over the mesh, said as a reason; None where all does."""
+        for name, size, axes in (("rows", rows, self.rows), ("heads", heads, self.heads)):
+            if size % self.parts(axes):
+                return f"{size} {name} do not divide over {self.parts(axes)} devices"
+        return None
+
+
+def placement(logical: Logical) -> Placement:
+    """Where arrays with these logical axes (rows, tokens, heads) lie by the active rules."""
+    active = _active.get()
+    if active is None:
+        return Placement(None, jax.default_backend())
+    mesh, rules = active
+    return Placement(mesh, mesh.devices.flat[0].platform, *spec(rules, logical))

@@ -18,6 +18,7 @@ from data_pipeline.common.quarantine import Quarantine
 from svit_jax.checkpoints.bundle import write_bundle
 from svit_jax.checkpoints.manager import Checkpoints
 from svit_jax.sharding.mesh import make_mesh
+from svit_jax.training.compilation import compilation_cache
 from svit_jax.training.faults import SkippedSteps, stop_for_skipped
 from svit_jax.training.inputs import Inputs
 from svit_jax.training.preemption import PreemptedError, Preemption
@@ -80,7 +81,7 @@ def _train(
             return RunResult(start, steps, {}, last_metrics(workdir), _ids(bad))
         if not start:
             check_init(config)
-        with watch.timing("compile"):
+        with watch.timing("compile"), compilation_cache(config.train.compilation_cache):
             plan, placement, compiled = compile_run(config, steps, mesh)
         skipped = SkippedSteps()
         if start:

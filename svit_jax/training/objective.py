@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from data_pipeline.common.errors import UserError
 from svit_jax.batch import Batch
 from svit_jax.models.svit import Compute, Svit
 
@@ -63,6 +64,29 @@ def token_sums(
 
     total, _ = jax.lax.scan(body, zero, (chunks(hidden), chunks(targets), chunks(weights)))
     return total
+
+
+def check_groups(rows: int, groups: int) -> None:
+    """Raises UserError where a step's rows are no such number of groups."""
+    if groups < 0 or (groups and rows % groups):
+        raise UserError(
+            f"train.loss_groups={groups} does not divide data.batch_size={rows}; the rows of a "
+            "step are cut into that many groups of one size, or into none with 0."
+        )
+
+
+def normalised_weights(loss_weights: Float[Array, "B T"], groups: int) -> Float[Array, "B T"]:
+    """Weights with which the plain sum of a batch's losses is the loss to train on.
+
+    `groups` 0: the mean over all targets. n: rows are cut into n groups, in their order, and the
+    groups' means are averaged, as n devices do that each divide by their own number of targets.
+    A group without targets has no mean and is left out.
+    """
+    rows = loss_weights.shape[0]
+    totals = loss_weights.sum(axis=1).reshape(max(groups, 1), -1).sum(axis=1)
+    with_targets = jnp.maximum((totals > 0).sum(), 1)
+    scale = 1 / (jnp.where(totals > 0, totals, 1) * with_targets)
+    return loss_weights * jnp.repeat(scale, rows // max(groups, 1))[:, None]
 
 
 def batch_sums(

@@ -9,6 +9,9 @@ from data_pipeline.loading.plan import Plan
 from svit_jax.batch import BatchPlacement, batch_shapes
 from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.svit import abstract_model
+from svit_jax.sharding.rules import parts
+from svit_jax.training.accumulation import check_split
+from svit_jax.training.objective import check_groups
 from svit_jax.training.optimizer import make_optimizer, trainable_paths
 from svit_jax.training.settings import RunConfig
 from svit_jax.training.state import StatePlan, plan_state
@@ -31,6 +34,8 @@ def compile_run(config: RunConfig, steps: int, mesh: Mesh) -> tuple[StatePlan, B
         data.batch_size, data.row_length, data.pictures_per_row, config.model.vision.image_size
     )
     placement = BatchPlacement(mesh, rules, shapes)
-    chunk, seed = config.train.loss_chunk, config.train.seed
-    step = compile_step(plan, compute, chunk, mesh, rules, placement.abstract(), seed)
+    settings = config.train
+    check_split(data.batch_size, settings.accumulate, parts(mesh, rules.batch))
+    check_groups(data.batch_size, settings.loss_groups)
+    step = compile_step(plan, compute, settings, mesh, rules, placement.abstract())
     return plan, placement, step

@@ -33,13 +33,20 @@ class DataConfig:
 class TrainConfig:
     """`steps` updates, or, where it is 0, `epochs` over the plan's rows. `max_skipped` steps in a
     row without a finite loss and gradient stop the run, and so do `hang_seconds` in which no step,
-    evaluation or save ends (0: never)."""
+    evaluation or save ends (0: never). A step goes through its rows in `accumulate` microbatches.
+    The loss is the mean over its targets, or, with `loss_groups` of n, the mean of the means of n
+    groups of rows, as n devices with a mean of their own have it. XLA compiles with
+    `compiler_options` (NAME=VALUE), and `compilation_cache` keeps what it made ("": nothing)."""
 
     steps: int = 0
     epochs: float = 1.0
     seed: int = 0
     log_every: int = 10
     loss_chunk: int = 256
+    loss_groups: int = 0
+    accumulate: int = 1
+    compiler_options: tuple[str, ...] = ()
+    compilation_cache: str = "~/.cache/svit-jax"
     max_skipped: int = 10
     hang_seconds: float = 1800.0
 

@@ -12,8 +12,16 @@ RUN_FILE = "run.json"
 # Where arrays lie and how often things are logged or saved may change when a run goes on.
 _FREE_SECTIONS = ("mesh", "rules")
 _FREE_KEYS = {
+    "compute": ("remat_vision", "remat_decoder", "attention"),
     "data": ("workers", "max_bad", "train", "tokenizer"),
-    "train": ("log_every", "max_skipped", "hang_seconds"),
+    "train": (
+        "log_every",
+        "max_skipped",
+        "hang_seconds",
+        "accumulate",
+        "compiler_options",
+        "compilation_cache",
+    ),
     "checkpoint": ("every", "keep", "init"),
 }
 

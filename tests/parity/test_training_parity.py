@@ -15,6 +15,7 @@ from svit_jax.models.svit import Compute, SvitConfig, abstract_model
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
 from svit_jax.sharding.rules import Rules
 from svit_jax.training.optimizer import OptimConfig, make_optimizer, trainable_paths
+from svit_jax.training.settings import TrainConfig
 from svit_jax.training.state import plan_state
 from svit_jax.training.step import compile_step
 
@@ -72,7 +73,9 @@ def our_losses(parameters, config, batches) -> tuple[list[float], dict[str, np.n
     plan = plan_state(config, paths, make_optimizer(OPTIM, STEPS, paths), mesh, rules)
     shapes = batch_shapes(ROWS, LENGTH, PICTURES, config.vision.image_size)
     placement = BatchPlacement(mesh, rules, shapes)
-    step = compile_step(plan, Compute("float32"), 16, mesh, rules, placement.abstract())
+    step = compile_step(
+        plan, Compute("float32"), TrainConfig(loss_chunk=16), mesh, rules, placement.abstract()
+    )
     state = plan.from_parameters({p: jnp.asarray(v) for p, v in parameters.items()})
     losses = []
     for samples in batches:

@@ -52,7 +52,8 @@ def test_published_recipe(load):
         assert (optim.b1, optim.b2, optim.eps) == (0.9, 0.999, 1e-8)
         assert (optim.weight_decay, optim.warmup_ratio, optim.clip_norm) == (0, 0.03, 0)
         assert (config.data.row_length, config.train.epochs) == (2048, 1)
-        assert config.compute.remat_decoder and config.compute.dtype == "bfloat16"
+        assert (config.compute.remat_decoder, config.compute.dtype) == ("full", "bfloat16")
+        assert config.train.loss_groups == 8
     assert (one.data.template, one.data.image_mode) == ("plain", "crop")
     assert (two.data.template, two.data.image_mode) == ("v1", "pad")
     assert one.optim.trainable == ("projector/.*",)
@@ -68,13 +69,13 @@ def test_overrides_take_the_type_of_the_key(load):
         FINETUNE,
         "optim.learning_rate=1e-3",
         "train.steps=7",
-        "model.compute.remat_decoder=False",
+        "model.compute.remat_decoder=dots",
         "optim.trainable=projector/.*,tower/.*",
         "data.plan=packed",
         "data.train=a=b",
     )
     assert config.optim.learning_rate == 1e-3 and config.train.steps == 7
-    assert config.model.compute.remat_decoder is False
+    assert config.model.compute.remat_decoder == "dots"
     assert config.optim.trainable == ("projector/.*", "tower/.*")
     assert (config.data.plan, config.data.train) == ("packed", "a=b")
 
@@ -91,7 +92,6 @@ def test_overrides_take_the_type_of_the_key(load):
         ("train.steps=many", r"'train\.steps' is a int, and 'many' is not one"),
         ("train.steps=1.5", r"'train\.steps' is a int"),
         ("optim.learning_rate=fast", r"'optim\.learning_rate' is a float"),
-        ("model.compute.remat_vision=1", r"'model\.compute\.remat_vision' is a bool"),
     ],
 )
 def test_wrong_overrides(load, override, message):

@@ -77,19 +77,6 @@ def test_whole_model_splices_patches_in(small_model, small_parameters):
     np.testing.assert_allclose(hidden[0], expected, rtol=1e-3, atol=2e-4)
 
 
-def test_remat_changes_no_value(small_model):
-    rng = np.random.default_rng(4)
-    x = jnp.asarray(rng.standard_normal((1, 5, 20)), jnp.float32)
-    images = jnp.asarray(pictures(1, 12))
-    positions, mask = jnp.arange(5)[None], packed_mask(jnp.ones((1, 5), jnp.int32))
-    kept, _ = small_model.decoder(x, positions, mask)
-    recomputed, _ = small_model.decoder(x, positions, mask, remat=True)
-    np.testing.assert_allclose(kept, recomputed, rtol=1e-6, atol=1e-6)
-    dtype = jnp.dtype("float32")
-    kept, recomputed = (small_model.tower(images, dtype, remat) for remat in (False, True))
-    np.testing.assert_allclose(kept, recomputed, rtol=1e-6, atol=1e-6)
-
-
 def test_bfloat16_computes_norms_and_logits_in_float32(small_model):
     x = jnp.asarray(np.random.default_rng(5).standard_normal((1, 3, 20)), jnp.bfloat16)
     normed = small_model.decoder.norm(x)

@@ -67,7 +67,7 @@ SHAPE = "data.row_length=48", "data.pictures_per_row=1", "train.loss_chunk=16", 
 
 @pytest.fixture(scope="module")
 def finetune(make_run) -> RunConfig:
-    remat = "model.compute.remat_vision=true", "model.compute.remat_decoder=true"
+    remat = "model.compute.remat_vision=full", "model.compute.remat_decoder=full"
     return make_run("finetune", *SHAPE, *remat, *OPTIMIZER)
 
 

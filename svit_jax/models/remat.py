@@ -1,0 +1,28 @@
+"""What a layer keeps for its backward pass, by name; the rest is computed again there."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+
+Remat = Literal["none", "dots", "qkv", "attention", "full"]
+"""none: keep everything. dots: the results of products with weights. qkv: queries, keys, values and
+what attention makes of them. attention: that last alone. full: only the layer's input."""
+
+QKV, ATTENTION = "qkv", "attention"
+"""The names that layers give to these arrays (`jax.ad_checkpoint.checkpoint_name`)."""
+
+_POLICIES: dict[str, Any] = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "qkv": jax.checkpoint_policies.save_only_these_names(QKV, ATTENTION),
+    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def rematerialised(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    """The layer, for a scan over layers, keeping what `remat` says for the backward pass."""
+    if remat == "none":
+        return layer
+    # A scan's backward pass is a loop of its own: XLA can't merge what is computed twice.
+    return jax.checkpoint(layer, policy=_POLICIES[remat], prevent_cse=False)

@@ -1,0 +1,75 @@
+"""Each way to recompute a layer: equal gradients, and the memory that its name promises."""
+
+import dataclasses
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from svit_jax.models.attention import Packed
+from svit_jax.models.decoder import Decoder
+from svit_jax.models.parameters import flat_parameters, with_parameters
+from svit_jax.models.remat import Remat
+from svit_jax.models.vision_tower import VisionTower
+
+BY_MEMORY = ["none", "dots", "qkv", "attention", "full"]
+LAYERS, ROWS, LENGTH = 8, 2, 64
+
+
+def test_every_name_is_tested():
+    assert list(get_args(Remat)) == BY_MEMORY
+
+
+def of_decoder(config):
+    model = Decoder(dataclasses.replace(config.decoder, layers=LAYERS), nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((ROWS, LENGTH, config.decoder.embed)), jnp.float32)
+    segments = jnp.asarray([[1] * 40 + [2] * 24] * ROWS)
+    positions = jnp.asarray([[*range(40), *range(24)]] * ROWS)
+
+    def run(model, remat):
+        return model(x, positions, Packed(segments), remat=remat)[0]
+
+    return model, run
+
+
+def of_tower(config):
+    model = VisionTower(dataclasses.replace(config.vision, layers=LAYERS + 1), nnx.Rngs(0))
+    size = config.vision.image_size
+    pictures = np.random.default_rng(0).integers(0, 256, (12, size, size, 3)).astype(np.uint8)
+
+    def run(model, remat):
+        return model(jnp.asarray(pictures), jnp.dtype("float32"), remat)
+
+    return model, run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [of_decoder, of_tower])
+def test_equal_gradients_in_less_memory(small_config, part):
+    model, run = part(small_config)
+    parameters = flat_parameters(model)
+    memory, gradients = [], []
+    for remat in BY_MEMORY:
+
+        def loss(parameters, remat=remat):
+            return jnp.sin(run(with_parameters(model, parameters), remat)).sum()
+
+        compiled = jax.jit(jax.grad(loss)).lower(parameters).compile()
+        memory.append(compiled.memory_analysis().temp_size_in_bytes)
+        gradients.append(compiled(parameters))
+    # In exact arithmetic the keys' bias has no gradient: softmax ignores what all scores share.
+    scales = {path: np.abs(value).max() for path, value in gradients[0].items()}
+    scales |= {"blocks/k_bias": scales.get("blocks/q_bias")}
+    for remat, found in zip(BY_MEMORY[1:], gradients[1:], strict=True):
+        for path, value in gradients[0].items():
+            what = f"{remat}: {path}"
+            np.testing.assert_allclose(
+                found[path], value, rtol=1e-4, atol=1e-5 * scales[path], err_msg=what
+            )
+    assert memory == sorted(memory, reverse=True) and len(set(memory)) == len(memory)
+    # What all layers but one keep of a block's products is several times a layer's input.
+    assert memory[0] > 2 * memory[-1]

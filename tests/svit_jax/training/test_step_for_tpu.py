@@ -1,0 +1,61 @@
+"""The real training step, compiled for TPUs ahead of time: needs libtpu, and no TPU."""
+
+import importlib.util
+import re
+from collections import Counter
+
+import pytest
+from jax.experimental import topologies
+
+from svit_jax.config import load_config, run_config
+from svit_jax.sharding.mesh import MeshConfig, make_mesh
+from svit_jax.training.program import compile_run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("libtpu") is None,
+        reason="libtpu is not installed: pip install 'svit-jax[plan]'",
+    ),
+]
+
+# Depth and widths are small; heads (64 in the tower, 128 in the decoder), a picture's 577 tokens,
+# rows of 2048 tokens, remat and the frozen tower are the real ones.
+REDUCED = (
+    "data.train=a",
+    "data.tokenizer=b",
+    "data.batch_size=4",
+    "data.plan=packed",
+    "data.pictures_per_row=2",
+    "train.loss_groups=4",
+    "train.accumulate=2",
+    "model.compute.remat_decoder=attention",
+    "model.vision.layers=3",
+    "model.decoder.layers=2",
+    "model.decoder.embed=512",
+    "model.decoder.heads=4",
+    "model.decoder.kv_heads=4",
+    "model.decoder.mlp=1024",
+    "model.decoder.vocab=1024",
+)
+
+
+@pytest.mark.parametrize(
+    "mesh", [MeshConfig(fsdp=2, sequence=2), MeshConfig(fsdp=2, tensor=2)], ids=str
+)
+def test_splash_attention_in_the_step(configs, monkeypatch, mesh):
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+    config = run_config(load_config(f"{configs}/svit_v1_5_7b_finetune.py", REDUCED))
+    assert config.compute.attention == "auto"
+    _, _, step = compile_run(config, 10, make_mesh(mesh, topology.devices))
+    kernels = Counter(re.findall(r"%splash_mha_(\w+)[.\d]* = .*custom-call\(", step.as_text()))
+    # The tower is frozen and runs forward alone. The decoder keeps what attention made, so its
+    # forward kernel is not run again for the backward pass.
+    assert kernels == {
+        "fwd_segmented_no_residuals": 1,
+        "fwd_segmented_residuals": 1,
+        "dkv_segmented": 1,
+        "dq_segmented": 1,
+    }
+    assert step.memory_analysis().temp_size_in_bytes > 0
