@@ -64,7 +64,7 @@ class Lengths:
 
     def sizes(self, cut: int = CUT) -> Sizes:
         tokens = np.minimum(self.tokens, cut)
-        return Sizes(np.ones(len(tokens), np.int32), tokens, self.pictures)
+        return Sizes(np.ones(len(tokens), np.int32), tokens, self.pictures, self.words)
 
 
 def mixture_lengths(share: float = 1.0, seed: int = 0) -> Lengths:
@@ -85,7 +85,7 @@ def mixture_lengths(share: float = 1.0, seed: int = 0) -> Lengths:
         tokens = text + template + PICTURE * source.picture
         shown = np.full(n, source.picture)
         words = np.maximum(1, text * WORDS_PER_TOKEN)
-        parts.append([np.full(n, number), tokens, shown, np.where(source.picture, words, -words)])
+        parts.append([np.full(n, number), tokens, shown, words if source.picture else -words])
     columns = (np.concatenate(column).astype(np.int32) for column in zip(*parts, strict=True))
     return Lengths(*columns)
 

@@ -19,7 +19,7 @@ from svit_jax.checkpoints.bundle import write_bundle
 from svit_jax.checkpoints.manager import Checkpoints
 from svit_jax.sharding.mesh import make_mesh
 from svit_jax.training.faults import SkippedSteps, stop_for_skipped
-from svit_jax.training.inputs import Inputs
+from svit_jax.training.inputs import Ahead, Inputs
 from svit_jax.training.preemption import PreemptedError, Preemption
 from svit_jax.training.program import compile_run, total_steps
 from svit_jax.training.settings import RunConfig
@@ -81,7 +81,7 @@ def _train(
         if not start:
             check_init(config)
         with watch.timing("compile"):
-            plan, placement, compiled = compile_run(config, steps, mesh)
+            plan, placement, compiled = compile_run(config, steps, mesh, inputs.plan.lengths)
         skipped = SkippedSteps()
         if start:
             state, skipped, start = restore_newest(checkpoints, plan, inputs.plan)
@@ -137,6 +137,7 @@ def _train(
 
         with (
             contextlib.closing(MetricsLog(workdir, start)) as log,
+            contextlib.closing(Ahead(loader, placement)) as batches,
             progress_bar(steps, workdir.name, "step", initial=start) as bar,
         ):
             preemption.defer()
@@ -152,13 +153,16 @@ def _train(
                     )
                 if step > start and step % config.checkpoint.every == 0:
                     save(step)
+                if not batches.ready:
+                    # Data is waited for only once the devices have nothing left to do.
+                    with watch.timing("step"):
+                        report()
                 with watch.timing("data"):
-                    loaded = next(loader)
+                    loaded, batch = next(batches)
                     for name, reason in zip(loaded.bad, loaded.reasons, strict=True):
                         bad.add(name, reason, step=step)
                     if loaded.bad:
                         bad.save()
-                    batch = placement.put(loaded.batch)
                 with watch.timing("step"), jax.transfer_guard("disallow"):
                     state, device_metrics = compiled(state, batch)
                 with watch.timing("step"):
