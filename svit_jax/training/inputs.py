@@ -1,7 +1,7 @@
 """A run's data, opened: records, tokenizer, template, and the plan of its rows."""
 
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from data_pipeline.loading.source import DialogueSource, JoinedSource
 from data_pipeline.records.source import open_records
 from data_pipeline.text.templates import Template, get_template
 from data_pipeline.text.tokenizer import Tokenizer
-from svit_jax.batch import Batch, BatchPlacement
+from svit_jax.batch import Batch
 from svit_jax.training.settings import RunConfig
 
 PAPER_SAMPLES = 128
@@ -120,15 +120,15 @@ class Ahead:
     wait for that.
     """
 
-    def __init__(self, loader: Generator[Loaded, None, None], placement: BatchPlacement):
+    def __init__(self, loader: Generator[Loaded, None, None], put: Callable[[Batch], Batch]):
         self._loader = loader
-        self._placement = placement
+        self._put = put
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="next-batch")
         self._next = self._thread.submit(self._make)
 
     def _make(self) -> tuple[Loaded, Batch] | None:
         loaded = next(self._loader, None)
-        return None if loaded is None else (loaded, self._placement.put(loaded.batch))
+        return None if loaded is None else (loaded, self._put(loaded.batch))
 
     @property
     def ready(self) -> bool:

@@ -137,7 +137,7 @@ def _train(
 
         with (
             contextlib.closing(MetricsLog(workdir, start)) as log,
-            contextlib.closing(Ahead(loader, placement)) as batches,
+            contextlib.closing(Ahead(loader, placement.put)) as batches,
             progress_bar(steps, workdir.name, "step", initial=start) as bar,
         ):
             preemption.defer()

@@ -184,6 +184,18 @@ def test_a_mixtures_rows_are_in_exact_shares_and_each_part_has_its_own_epochs(pl
     assert len(epochs) > 1 and all(len(set(epoch)) == count for epoch in epochs)
 
 
+def test_datasets_without_weights_share_rows(joined, tokenizer):
+    """All of each, packed as one dataset: fewer rows than apart."""
+    arguments = {"patches": P, "row_length": T, "pictures_per_row": M, "seed": 3}
+    plan = build_plan(joined, tokenizer, V1, plan_inputs(joined, tokenizer, V1, **arguments))
+    first_of_text = len(joined.sources[0])
+    kinds = [set(plan.row(index)[:, 0] >= first_of_text) for index in range(len(plan))]
+    assert {True, False} in kinds
+    wanted = Counter((i, j) for i, r in enumerate(joined.entries) for j in range(len(r.dialogues)))
+    rows = [plan.row(index) for index in range(len(plan))]
+    assert Counter(map(tuple, np.concatenate(rows)[:, :2].tolist())) == wanted
+
+
 def test_a_saved_mixture_is_the_same(plans, tmp_path):
     _, plan = plans["mixture"]
     plan.save(tmp_path / "plan")
