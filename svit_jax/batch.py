@@ -62,7 +62,8 @@ def batch_shapes(
 
 
 class BatchPlacement:
-    """Where a batch of one fixed shape lies, and which of its rows this host must make.
+    """Where a batch lies, and which of its rows this host must make. `put` takes batches of other
+    lengths too, where the mesh divides them.
 
     The sharding is asked, never the process index: hosts that share rows (`tensor` or `sequence`
     across hosts) each make them, and a batch is the same on any number of hosts.
@@ -91,7 +92,7 @@ class BatchPlacement:
 
         def globalise(name: str) -> jax.Array:
             local = getattr(batch, name)
-            shape = self.shapes[name].shape
+            shape = (self.shapes[name].shape[0], *local.shape[1:])
 
             def piece(index: Any) -> np.ndarray:
                 places = [self._place[row] for row in range(shape[0])[index[0]]]

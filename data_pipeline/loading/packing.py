@@ -15,15 +15,27 @@ class Sizes:
     """The tokens and pictures of N dialogues, which are those of record 0, of record 1, ...
 
     A handful of bytes for each: the sizes of millions of dialogues fit where their text does not.
+    words: over all turns, as whitespace separates them, and negative without a picture, as the
+      reference's sampler has them; at least 1 in size.
     """
 
     dialogues: Int32[np.ndarray, "R"]
     tokens: Int32[np.ndarray, "N"]
     pictures: Int32[np.ndarray, "N"]
+    words: Int32[np.ndarray, "N"]
 
     def __post_init__(self) -> None:
-        if int(self.dialogues.sum()) != len(self.tokens) or len(self.tokens) != len(self.pictures):
-            raise ValueError("tokens and pictures must have one number for each dialogue")
+        each = {len(self.tokens), len(self.pictures), len(self.words)}
+        if each != {int(self.dialogues.sum())}:
+            raise ValueError("tokens, pictures and words must have one number for each dialogue")
+
+    def records(self, start: int, stop: int) -> "Sizes":
+        """The sizes of records `start` to `stop`, which there are 0, 1, ..."""
+        ends = np.cumsum(self.dialogues, dtype=np.int64)
+        first, last = (int(ends[n - 1]) if n else 0 for n in (start, stop))
+        here = slice(first, last)
+        dialogues = self.dialogues[start:stop]
+        return Sizes(dialogues, self.tokens[here], self.pictures[here], self.words[here])
 
     def place(self, number: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "n 2"]:
         """(record, place in it) of the dialogues of these numbers, 0 to N - 1."""
@@ -32,7 +44,7 @@ class Sizes:
         return np.stack([record, number - (ends - self.dialogues)[record]], 1).astype(np.int32)
 
 
-def _to_plan(sizes: Sizes, pictures_per_row: int) -> Int64[np.ndarray, "n"]:
+def planned_numbers(sizes: Sizes, pictures_per_row: int) -> Int64[np.ndarray, "n"]:
     """The numbers of the dialogues that are to be planned: all that have tokens."""
     numbers = np.flatnonzero(sizes.tokens > 0)
     if not len(numbers):
@@ -103,7 +115,7 @@ def make_packed_plan(
 
     Raises UserError where a dialogue shows more than M pictures, or nothing is to be planned.
     """
-    numbers = _to_plan(sizes, pictures_per_row)
+    numbers = planned_numbers(sizes, pictures_per_row)
     rng = np.random.default_rng([seed, 0])
     numbers = numbers[rng.permutation(len(numbers))]
     tokens = np.minimum(sizes.tokens[numbers], row_length)
@@ -116,21 +128,13 @@ def make_packed_plan(
     by_row = np.argsort(row, kind="stable")
     place = np.arange(len(row)) - np.repeat(np.cumsum(samples) - samples, samples)
     rows = np.full((len(samples), samples.max(), 4), -1, np.int32)
-    rows[row[by_row], place] = _columns(sizes, numbers[by_row], row_length)
+    rows[row[by_row], place] = plan_columns(sizes, numbers[by_row], row_length)
     return rng.permutation(rows)
 
 
-def make_padded_plan(
-    sizes: Sizes, row_length: int, pictures_per_row: int, seed: int
-) -> Int32[np.ndarray, "R 1 4"]:
-    """One dialogue a row, in shuffled order; arguments and errors as for `make_packed_plan`."""
-    numbers = _to_plan(sizes, pictures_per_row)
-    numbers = np.random.default_rng([seed, 0]).permutation(numbers)
-    return _columns(sizes, numbers, row_length)[:, None]
-
-
-def _columns(
+def plan_columns(
     sizes: Sizes, numbers: Int64[np.ndarray, "n"], row_length: int
 ) -> Int32[np.ndarray, "n 4"]:
+    """These dialogues as a plan writes them: (record, dialogue, tokens, pictures)."""
     tokens = np.minimum(sizes.tokens[numbers], row_length)
     return np.column_stack([sizes.place(numbers), tokens, sizes.pictures[numbers]]).astype(np.int32)

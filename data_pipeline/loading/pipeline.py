@@ -5,7 +5,7 @@ at step s gives the very batches that one from step 0 gives there, on any number
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import grain
@@ -55,7 +55,7 @@ class _RowMaker:
 
     def __call__(self, index: int) -> dict[str, Any]:
         inputs = self.plan.inputs
-        T, M, P = inputs.row_length, inputs.pictures_per_row, inputs.patches
+        T, M, P = self.plan.length(index), inputs.pictures_per_row, inputs.patches
         Y = self.images.size
         row: dict[str, Any] = {
             "tokens": np.full(T, self.tokenizer.pad_id, np.int32),
@@ -100,7 +100,7 @@ class _RowMaker:
             self.template,
             self.tokenizer,
             self.plan.inputs.patches,
-            max_length=self.plan.inputs.row_length,
+            max_length=self.plan.inputs.cut,
             has_picture=record.image is not None,
         )
         if (len(encoded.tokens), encoded.pictures) != (length, pictures):
@@ -165,7 +165,7 @@ def make_loader(
     threads: int = 1,
     buffered: int = 2,
     max_bad: int = 0,
-) -> Iterator[Loaded]:
+) -> Generator[Loaded, None, None]:
     """Yields the batches of steps start_step .. start_step + steps - 1, in order.
 
     A record that fails at load leaves a segment of weight 0 and of its planned length, and its
@@ -187,6 +187,11 @@ def make_loader(
     """
     check_inputs(plan.inputs, source, tokenizer, template)
     rows = _checked_rows(batch_size, local_rows)
+    if plan.inputs.kind == "padded" and batch_size != plan.inputs.block_rows:
+        raise UserError(
+            f"the batch size is {batch_size}, but the padded plan is of batches of "
+            f"{plan.inputs.block_rows}; give that size, or make a new plan."
+        )
     if start_step < 0 or steps < 0:
         raise UserError(f"steps {start_step}..{start_step + steps} must not be negative.")
     dataset = (
@@ -210,7 +215,7 @@ def make_loader(
 
 def _loaded(
     dataset: grain.IterDataset[dict[str, Any]], start_step: int, max_bad: int
-) -> Iterator[Loaded]:
+) -> Generator[Loaded, None, None]:
     failed: set[str] = set()
     iterator = iter(dataset)
     try:

@@ -1,6 +1,7 @@
 """Token ids, loss weights and picture places of one dialogue, built segment by segment."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,6 +39,20 @@ def _ids(segment: Segment, template: Template, tokenizer: Tokenizer) -> list[int
     if segment.join == "after_eos" and template.after_eos == "4.31":
         return tokenizer.encode_without_mark(segment.text)
     return tokenizer.encode(segment.text, dummy_prefix=False)
+
+
+def _count(segment: Segment, template: Template, tokenizer: Tokenizer) -> int:
+    """The length of `_ids`, without making them where that can be told."""
+    if segment.kind == "eos":
+        return 1
+    if segment.join == "after_eos":
+        return _fixed_length(segment, template, tokenizer)
+    return tokenizer.count(segment.text, dummy_prefix=segment.join == "start")
+
+
+@functools.lru_cache(maxsize=16)
+def _fixed_length(segment: Segment, template: Template, tokenizer: Tokenizer) -> int:
+    return len(_ids(segment, template, tokenizer))
 
 
 def _encode(
@@ -131,5 +146,5 @@ def measure_dialogue(
             pictures += 1
             tokens += patches
         else:
-            tokens += len(_ids(segment, template, tokenizer))
+            tokens += _count(segment, template, tokenizer)
     return Measured(tokens, pictures, tokens if first_target is None else first_target)

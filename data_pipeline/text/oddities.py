@@ -26,6 +26,7 @@ def find_oddities(turns: Sequence[Turn], template: Template, has_picture: bool) 
     answers = [turn.text for turn in turns if turn.role == "gpt"]
     markers = [text.count(IMAGE_MARKER) for text in questions]
     inner_role = f" {template.assistant}: "
+    everything = " ".join(turn.text for turn in turns)
     found = {
         "text_only": not has_picture,
         "empty_answer": "" in answers,
@@ -33,10 +34,9 @@ def find_oddities(turns: Sequence[Turn], template: Template, has_picture: bool) 
         "unanswered_question": turns[-1].role == "human",
         # The spaces are those that the template would write around the text.
         "role_in_text": bool(template.assistant)
+        and inner_role.strip() in everything
         and any(inner_role in f" {turn.text} " for turn in turns),
-        "special_token_in_text": any(
-            token in turn.text for turn in turns for token in _SPECIAL_TOKENS
-        ),
+        "special_token_in_text": any(token in everything for token in _SPECIAL_TOKENS),
         "marker_in_text": any(IMAGE_MARKER in text for text in answers)
         or (not has_picture and any(markers)),
         "several_pictures_in_a_turn": has_picture and max(markers, default=0) > 1,

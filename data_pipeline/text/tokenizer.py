@@ -6,6 +6,7 @@ The same class reads Vicuna's `tokenizer.model` and the small models that `train
 import functools
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import sentencepiece
@@ -18,6 +19,22 @@ from data_pipeline.common.files import PathLike, open_atomic, require_file
 WORD_START = "▁"
 
 _UNK, _BOS, _EOS = 0, 1, 2
+
+_WORD = re.compile(" *[^ ]+| +")
+_WORDS_KEPT = 1 << 20
+
+
+class _Lengths(dict[str, int]):
+    """How many ids a word has; the first million words are kept."""
+
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor):
+        self._processor = processor
+
+    def __missing__(self, word: str) -> int:
+        length = len(self._processor.encode(word))
+        if len(self) < _WORDS_KEPT:
+            self[word] = length
+        return length
 
 
 class Tokenizer:
@@ -100,6 +117,30 @@ class Tokenizer:
         sequence; without, as the continuation of what came before. Empty text has no ids.
         """
         return self._processors[dummy_prefix].encode(text)
+
+    def count(self, text: str, dummy_prefix: bool = True) -> int:
+        """How many ids `encode` gives. A word that was met before is looked up: measuring a whole
+        dataset so takes a small part of the time."""
+        if not text or WORD_START in text or not self._words_stand_apart:
+            return len(self.encode(text, dummy_prefix))
+        words = _WORD.findall(f" {text}" if dummy_prefix else text)
+        return sum(map(self._word_lengths.__getitem__, words))
+
+    @functools.cached_property
+    def _word_lengths(self) -> "_Lengths":
+        return _Lengths(self._processors[False])
+
+    @functools.cached_property
+    def _words_stand_apart(self) -> bool:
+        """Whether no piece reaches over a word's start, so that a text's ids are its words' ids."""
+        proto = sentencepiece_model_pb2.ModelProto.FromString(self._model)  # type: ignore[attr-defined]
+        normalizer = proto.normalizer_spec
+        return (
+            proto.trainer_spec.byte_fallback
+            and not normalizer.precompiled_charsmap
+            and not normalizer.remove_extra_whitespaces
+            and all(WORD_START not in p.piece.lstrip(WORD_START) for p in proto.pieces)
+        )
 
     def encode_without_mark(self, text: str) -> list[int]:
         """Encodes with a dummy prefix, then takes the word-start mark off the first piece.

@@ -20,7 +20,7 @@ from svit_jax.checkpoints.manager import Checkpoints
 from svit_jax.sharding.mesh import make_mesh
 from svit_jax.training.compilation import compilation_cache
 from svit_jax.training.faults import SkippedSteps, stop_for_skipped
-from svit_jax.training.inputs import Inputs
+from svit_jax.training.inputs import Ahead, Inputs
 from svit_jax.training.preemption import PreemptedError, Preemption
 from svit_jax.training.program import compile_run, total_steps
 from svit_jax.training.settings import RunConfig
@@ -82,7 +82,7 @@ def _train(
         if not start:
             check_init(config)
         with watch.timing("compile"), compilation_cache(config.train.compilation_cache):
-            plan, placement, compiled = compile_run(config, steps, mesh)
+            plan, placement, compiled = compile_run(config, steps, mesh, inputs.plan.lengths)
         skipped = SkippedSteps()
         if start:
             state, skipped, start = restore_newest(checkpoints, plan, inputs.plan)
@@ -138,6 +138,7 @@ def _train(
 
         with (
             contextlib.closing(MetricsLog(workdir, start)) as log,
+            contextlib.closing(Ahead(loader, placement.put)) as batches,
             progress_bar(steps, workdir.name, "step", initial=start) as bar,
         ):
             preemption.defer()
@@ -153,13 +154,16 @@ def _train(
                     )
                 if step > start and step % config.checkpoint.every == 0:
                     save(step)
+                if not batches.ready:
+                    # Data is waited for only once the devices have nothing left to do.
+                    with watch.timing("step"):
+                        report()
                 with watch.timing("data"):
-                    loaded = next(loader)
+                    loaded, batch = next(batches)
                     for name, reason in zip(loaded.bad, loaded.reasons, strict=True):
                         bad.add(name, reason, step=step)
                     if loaded.bad:
                         bad.save()
-                    batch = placement.put(loaded.batch)
                 with watch.timing("step"), jax.transfer_guard("disallow"):
                     state, device_metrics = compiled(state, batch)
                 with watch.timing("step"):

@@ -1,12 +1,12 @@
 """The compiled program of a run: its state's plan, its batch's placement, its step."""
 
 import math
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from jax.sharding import Mesh
 
 from data_pipeline.loading.plan import Plan
-from svit_jax.batch import BatchPlacement, batch_shapes
+from svit_jax.batch import Batch, BatchPlacement, batch_shapes
 from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.svit import abstract_model
 from svit_jax.sharding.rules import parts
@@ -14,28 +14,40 @@ from svit_jax.training.accumulation import check_split
 from svit_jax.training.objective import check_groups
 from svit_jax.training.optimizer import make_optimizer, trainable_paths
 from svit_jax.training.settings import RunConfig
-from svit_jax.training.state import StatePlan, plan_state
-from svit_jax.training.step import compile_step
+from svit_jax.training.state import StatePlan, TrainState, plan_state
+from svit_jax.training.step import Metrics, compile_step
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def total_steps(config: RunConfig, plan: Plan) -> int:
     return config.train.steps or math.ceil(config.train.epochs * len(plan) / config.data.batch_size)
 
 
-def compile_run(config: RunConfig, steps: int, mesh: Mesh) -> tuple[StatePlan, BatchPlacement, Any]:
-    """The state's plan, the batch's placement and the compiled step of a run."""
+def compile_run(
+    config: RunConfig, steps: int, mesh: Mesh, lengths: Iterable[int] = ()
+) -> tuple[StatePlan, BatchPlacement, Step]:
+    """The state's plan, the batch's placement and the step of a run, compiled for each length that
+    its batches may have (`lengths`; without any, for data.row_length)."""
     paths = flat_parameters(abstract_model(config.model))
     trainable = trainable_paths(config.optim.trainable, paths)
     optimizer = make_optimizer(config.optim, steps, trainable)
     compute, rules = config.compute, config.rules
     plan = plan_state(config.model, trainable, optimizer, mesh, rules, compute.frozen_dtype)
     data = config.data
-    shapes = batch_shapes(
-        data.batch_size, data.row_length, data.pictures_per_row, config.model.vision.image_size
-    )
-    placement = BatchPlacement(mesh, rules, shapes)
     settings = config.train
     check_split(data.batch_size, settings.accumulate, parts(mesh, rules.batch))
     check_groups(data.batch_size, settings.loss_groups)
-    step = compile_step(plan, compute, settings, mesh, rules, placement.abstract())
-    return plan, placement, step
+    compiled: dict[int, Step] = {}
+    for length in tuple(lengths) or (data.row_length,):
+        shapes = batch_shapes(
+            data.batch_size, length, data.pictures_per_row, config.model.vision.image_size
+        )
+        placement = BatchPlacement(mesh, rules, shapes)
+        compiled[length] = compile_step(plan, compute, settings, mesh, rules, placement.abstract())
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return compiled[batch.tokens.shape[1]](state, batch)
+
+    # Any of the placements will do: hosts have the same rows of a batch of any length.
+    return plan, placement, step if len(compiled) > 1 else compiled.popitem()[1]

@@ -13,7 +13,12 @@ from svit_jax.training.optimizer import OptimConfig
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What is read and how it becomes batches. `batch_size` is the global number of rows."""
+    """What is read and how it becomes batches. `batch_size` is the global number of rows.
+
+    `train` is a folder, several ("a,b": all of each) or a mixture ("a=0.7,b=0.3": shares of the
+    rows). `dialogue_length`: the most tokens of a dialogue, in rows that may be longer.
+    `reference_devices`: for how many devices a padded plan groups its batches, as the reference's
+    sampler would; 0 draws them at random."""
 
     train: str
     tokenizer: str
@@ -24,6 +29,8 @@ class DataConfig:
     template: str = "v1"
     after_eos: AfterEos = "4.31"
     plan: PlanKind = "packed"
+    dialogue_length: int = 2048
+    reference_devices: int = 8
     image_mode: AspectMode = "pad"
     workers: int = 0
     max_bad: int = 0

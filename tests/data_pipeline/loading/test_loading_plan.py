@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 import tracemalloc
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from memory_source import MemoryRecord, MemorySource, make_source
 from data_pipeline.common.dialogue import Dialogue, Turn
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.quarantine import Quarantine
-from data_pipeline.loading import plan as plan_module
-from data_pipeline.loading.plan import Plan, build_plan, permuted_row, plan_inputs
+from data_pipeline.loading import measure
+from data_pipeline.loading.order import mixed, permuted
+from data_pipeline.loading.plan import Plan, build_plan, plan_inputs
 from data_pipeline.text.encode import Measured, encode_dialogue
 from data_pipeline.text.templates import PLAIN, V1
 
@@ -34,32 +36,46 @@ def plan(source, tokenizer, inputs):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    rows=st.integers(1, 120),
+    count=st.integers(1, 120),
     epoch=st.integers(0, 10**6),
     seed=st.integers(0, 2**40),
-    block_rows=st.integers(1, 9),
+    stream=st.integers(0, 9),
 )
-def test_every_epoch_is_a_permutation_of_the_rows(rows, epoch, seed, block_rows):
-    order = [permuted_row(epoch * rows + i, rows, seed, block_rows) for i in range(rows)]
-    assert sorted(order) == list(range(rows))
-    for block in range(rows // block_rows):
-        first = order[block * block_rows]
-        assert first % block_rows == 0
-        assert order[block * block_rows :][:block_rows] == list(range(first, first + block_rows))
+def test_every_epoch_is_a_permutation(count, epoch, seed, stream):
+    order = [permuted(epoch * count + i, count, seed, stream) for i in range(count)]
+    assert sorted(order) == list(range(count))
 
 
-def test_epochs_and_seeds_differ():
+def test_epochs_seeds_and_streams_differ():
     orders = {
-        tuple(permuted_row(epoch * 50 + i, 50, seed) for i in range(50))
+        tuple(permuted(epoch * 50 + i, 50, seed, stream) for i in range(50))
         for epoch in range(4)
         for seed in range(4)
+        for stream in range(3)
     }
-    assert len(orders) == 16
+    assert len(orders) == 48
 
 
 def test_the_order_is_pinned():
     """A run resumes under a newer Grain only while its shuffle gives these."""
-    assert [permuted_row(i, 10, seed=0) for i in range(10)] == [5, 8, 9, 7, 4, 2, 1, 0, 3, 6]
+    assert [permuted(i, 10, seed=0) for i in range(10)] == [5, 8, 9, 7, 4, 2, 1, 0, 3, 6]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shares=st.lists(st.integers(1, 7), min_size=2, max_size=4).map(tuple),
+    period=st.integers(0, 10**6),
+    seed=st.integers(0, 99),
+)
+def test_a_mixture_has_exact_shares_and_counts_each_part_on(shares, period, seed):
+    """Each period holds share k of part k, numbered on from what came before."""
+    first = period * sum(shares)
+    found = [mixed(first + i, shares, seed) for i in range(2 * sum(shares))]
+    for half in (found[: sum(shares)], found[sum(shares) :]):
+        assert Counter(part for part, _ in half) == dict(enumerate(shares))
+    for part, share in enumerate(shares):
+        numbers = sorted(n for k, n in found if k == part)
+        assert numbers == list(range(period * share, (period + 2) * share))
 
 
 def test_rows_hold_every_dialogue_once_with_its_size(plan, source, tokenizer):
@@ -139,7 +155,7 @@ def test_oddities_are_counted_said_and_kept(tokenizer, tmp_path, capfd):
     }
     assert json.loads((tmp_path / "plan.json").read_text())["counts"] == counts
     said = capfd.readouterr().err
-    assert "9 dialogues in" in said and "2 cut off at the row's length" in said
+    assert "9 dialogues in" in said and "2 cut off at" in said
     assert "several <image>" not in said
 
 
@@ -185,7 +201,10 @@ def test_each_input_changes_the_identity(inputs):
         "pictures_per_row": 9,
         "seed": 9,
         "kind": "padded",
+        "dialogue_length": 9,
         "block_rows": 9,
+        "reference_devices": 9,
+        "parts": ((23, 1),),
     }
     assert set(changes) == {field.name for field in dataclasses.fields(inputs)}
     found = {dataclasses.replace(inputs, **{k: v}).identity for k, v in changes.items()}
@@ -232,7 +251,7 @@ def test_a_dialogue_that_cant_be_written_is_quarantined(tokenizer, tmp_path):
 
 def test_texts_do_not_stay_in_memory(tokenizer, inputs, monkeypatch):
     """Entries that are read anew on every pass are let go of one by one."""
-    monkeypatch.setattr(plan_module, "measure_dialogue", lambda *_: Measured(9, 0, 5))
+    monkeypatch.setattr(measure, "measure_dialogue", lambda *_: Measured(9, 0, 5))
 
     class Streamed(MemorySource):
         @property

@@ -4,6 +4,8 @@ import pickle
 import random
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.text.tokenizer import Tokenizer, train_tokenizer
@@ -111,3 +113,38 @@ def test_a_vocabulary_the_texts_cannot_support(tmp_path, vocab_size):
 def test_no_texts(tmp_path):
     with pytest.raises(UserError, match="are empty"):
         train_tokenizer(["", "\n"], tmp_path / "t.model", 300)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return train_tokenizer(TEXTS, tmp_path_factory.mktemp("small") / "t.model", 320)
+
+
+@pytest.fixture(scope="module")
+def with_phrases(tmp_path_factory):
+    path = tmp_path_factory.mktemp("phrases") / "t.model"
+    return train_tokenizer(TEXTS, path, 320, phrases=(" ASSISTANT: The", "at ["))
+
+
+odd_texts = st.lists(
+    st.sampled_from(["cat", "is", " ", "  ", "\n", "▁", "é", "0.5", "</s>", " the", "at [", "\t"])
+).map("".join)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(text=odd_texts, dummy_prefix=st.booleans())
+def test_counting_is_the_length_of_the_ids(small, with_phrases, text, dummy_prefix):
+    for tokenizer in (small, with_phrases):
+        assert tokenizer.count(text, dummy_prefix) == len(tokenizer.encode(text, dummy_prefix))
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=odd_texts, dummy_prefix=st.booleans())
+def test_counting_with_llamas_tokenizer(llama, text, dummy_prefix):
+    assert llama.count(text, dummy_prefix) == len(llama.encode(text, dummy_prefix))
+
+
+def test_a_word_is_encoded_once_unless_pieces_reach_over_words(small, with_phrases):
+    for tokenizer, words in ((pickle.loads(pickle.dumps(small)), 2), (with_phrases, 0)):
+        assert tokenizer.count("cat cat cat dog") == len(tokenizer.encode("cat cat cat dog"))
+        assert len(tokenizer._word_lengths) == words
