@@ -78,7 +78,20 @@ def _demo(jobs: Any) -> None:
 
 
 def _train(jobs: Any) -> None:
+    def explain(options: argparse.Namespace) -> None:
+        from svit_jax.config import load_config, run_config
+        from svit_jax.training.sharding_report import report_sharding
+
+        config = run_config(load_config(options.config, options.overrides), with_data=False)
+        report = report_sharding(config, options.explain_sharding)
+        show(options, report, report.table())
+        report.require_fit()
+
     def run(options: argparse.Namespace) -> None:
+        if options.explain_sharding is not None:
+            return explain(options)
+        if options.workdir is None:
+            job.error("the following arguments are required: --workdir")
         from svit_jax.config import load_config, run_config
         from svit_jax.training.loop import train
 
@@ -100,7 +113,16 @@ def _train(jobs: Any) -> None:
         "--data.tokenizer=tokenizer.model",
     )
     job.add_argument("--config", required=True, help="config file, with :argument if it takes one")
-    job.add_argument("--workdir", required=True, help="checkpoints, logs and plan are written here")
+    job.add_argument("--workdir", help="checkpoints, logs and plan are written here")
+    job.add_argument(
+        "--explain-sharding",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="DEVICES",
+        help="print where each parameter would lie on so many devices (those that the mesh asks "
+        "for, or this machine's), and start nothing; neither data nor workdir is needed",
+    )
     job.usage = "svit train --config FILE --workdir DIR [--section.key=value ...]"
 
 

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from data_pipeline.loading.plan import Plan
 from svit_jax.batch import BatchPlacement, batch_shapes
@@ -19,18 +19,22 @@ def total_steps(config: RunConfig, plan: Plan) -> int:
     return config.train.steps or math.ceil(config.train.epochs * len(plan) / config.data.batch_size)
 
 
-def compile_run(config: RunConfig, steps: int, mesh: Mesh) -> tuple[StatePlan, BatchPlacement, Any]:
-    """The state's plan, the batch's placement and the compiled step of a run."""
+def plan_run(config: RunConfig, steps: int, mesh: Mesh | AbstractMesh) -> StatePlan:
+    """The plan of a run's state; nothing is compiled, and the mesh's devices need not be there."""
     paths = flat_parameters(abstract_model(config.model))
     trainable = trainable_paths(config.optim.trainable, paths)
     optimizer = make_optimizer(config.optim, steps, trainable)
-    compute, rules = config.compute, config.rules
-    plan = plan_state(config.model, trainable, optimizer, mesh, rules, compute.frozen_dtype)
-    data = config.data
+    frozen_dtype = config.compute.frozen_dtype
+    return plan_state(config.model, trainable, optimizer, mesh, config.rules, frozen_dtype)
+
+
+def compile_run(config: RunConfig, steps: int, mesh: Mesh) -> tuple[StatePlan, BatchPlacement, Any]:
+    """The state's plan, the batch's placement and the compiled step of a run."""
+    plan, rules, data = plan_run(config, steps, mesh), config.rules, config.data
     shapes = batch_shapes(
         data.batch_size, data.row_length, data.pictures_per_row, config.model.vision.image_size
     )
     placement = BatchPlacement(mesh, rules, shapes)
     chunk, seed = config.train.loss_chunk, config.train.seed
-    step = compile_step(plan, compute, chunk, mesh, rules, placement.abstract(), seed)
+    step = compile_step(plan, config.compute, chunk, mesh, rules, placement.abstract(), seed)
     return plan, placement, step
