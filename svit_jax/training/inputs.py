@@ -1,6 +1,7 @@
 """A run's data, opened: records, tokenizer, template, and the plan of its rows."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from data_pipeline.loading.plan import Plan, build_plan, plan_inputs
 from data_pipeline.records.source import RecordSource, open_records
 from data_pipeline.text.templates import Template, get_template
 from data_pipeline.text.tokenizer import Tokenizer
+from svit_jax import distributed
 from svit_jax.training.settings import RunConfig
 
 
@@ -48,14 +50,22 @@ class Inputs:
             kind=data.plan,
         )
         folder = workdir / "plan"
-        if keep_plan and (folder / "plan.json").exists():
-            plan = Plan.load(folder, inputs)
-        else:
+
+        def make_plan() -> None:
+            if keep_plan and (folder / "plan.json").exists():
+                return
             quarantine = Quarantine(workdir / "unplanned.jsonl", data.max_bad)
-            plan = build_plan(source, tokenizer, template, inputs, quarantine).save(folder)
+            build_plan(source, tokenizer, template, inputs, quarantine).save(folder)
             if len(quarantine):
                 quarantine.save()
-        return cls(source, tokenizer, template, plan)
+
+        distributed.by_first("plan", make_plan)
+        if not (folder / "plan.json").exists():
+            raise UserError(
+                f"{distributed.name()} finds no plan in {folder}, where process 0 wrote it; give a "
+                "workdir that all hosts share."
+            )
+        return cls(source, tokenizer, template, Plan.load(folder, inputs))
 
     def loader(
         self, config: RunConfig, local_rows: tuple[int, ...], start: int, steps: int
@@ -72,5 +82,6 @@ class Inputs:
             steps - start,
             local_rows=local_rows,
             workers=config.data.workers,
-            max_bad=config.data.max_bad,
+            # Of several processes each sees some of the records: they count together, in News.
+            max_bad=config.data.max_bad if distributed.alone() else sys.maxsize,
         )
