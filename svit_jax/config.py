@@ -187,8 +187,8 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
 SECTIONS = ("model", "mesh", "data", "optim", "train", "checkpoint")
 
 
-def run_config(config: ConfigDict) -> RunConfig:
-    """The typed configuration of a training run."""
+def run_config(config: ConfigDict, with_data: bool = True) -> RunConfig:
+    """The typed configuration of a training run; `with_data` False: its data need not be given."""
     for section in config:
         if section not in SECTIONS:
             near = difflib.get_close_matches(section, SECTIONS, n=1, cutoff=0)
@@ -197,7 +197,7 @@ def run_config(config: ConfigDict) -> RunConfig:
         if section not in config:
             raise UserError(f"config lacks the section '{section}'; begin with default_config().")
     for section, keys in _REQUIRED.items():
-        for key in keys:
+        for key in keys if with_data or section != "data" else ():
             if not config[section].get(key):
                 raise UserError(
                     f"config key '{section}.{key}' is empty; set it in the config file, or on the "

@@ -14,7 +14,9 @@ def note(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
-def progress_bar(total: int | None, description: str, unit: str = "it", initial: int = 0) -> tqdm:
+def progress_bar(
+    total: int | None, description: str, unit: str = "it", initial: int = 0, shown: bool = True
+) -> tqdm:
     """A bar to `update` by hand; written to standard error, rarely when that is not a terminal."""
     interactive = sys.stderr.isatty()
     return tqdm(
@@ -25,6 +27,7 @@ def progress_bar(total: int | None, description: str, unit: str = "it", initial:
         dynamic_ncols=interactive,
         mininterval=0.2 if interactive else 10.0,
         file=sys.stderr,
+        disable=not shown,
     )
 
 

@@ -19,6 +19,7 @@ from flax import traverse_util
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, file_sha256
 from data_pipeline.common.progress import note
+from svit_jax import distributed
 
 Flat = Mapping[str, Any]
 
@@ -107,10 +108,14 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> None:
         target = self.folder.parent / "damaged" / str(step)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            target.rmtree()
-        (self.folder / str(step)).rename(target)
+
+        def move() -> None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                target.rmtree()
+            (self.folder / str(step)).rename(target)
+
+        distributed.by_first(f"damaged {step}", move)
         self._manager.reload()
 
     def close(self) -> None:
@@ -121,8 +126,10 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        # What a job writes that lost a process can't be finished: nobody is to wait for it.
+        if distributed.alone() or not isinstance(error, jax.errors.JaxRuntimeError):
+            self.close()
 
 
 def _brief(error: Exception) -> str:

@@ -21,7 +21,7 @@ _BENCHMARKS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one job. Returns 0 on success, 1 on an error that the user can mend, 2 on wrong usage
     (argparse), 130 when interrupted, 143 when training was stopped by SIGTERM. Training that
-    hangs ends the process with 75."""
+    hangs ends the process with 75, and 76 where another process of its job was lost."""
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
     given = all(text.startswith("--") and "." in text.partition("=")[0] for text in rest)
@@ -30,19 +30,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.overrides = [text.removeprefix("--") for text in rest]
     try:
         options.run(options)
-    except UserError as error:
+    except BaseException as error:
+        code = ending(error)
+        if code is None:
+            raise
+        return code
+    return 0
+
+
+def ending(error: BaseException) -> int | None:
+    """The exit code of a job that ended with this error, after saying so; None: it is a bug."""
+    if isinstance(error, UserError):
         print(f"svit: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    if isinstance(error, KeyboardInterrupt):
         print("svit: interrupted; run the same command again to go on.", file=sys.stderr)
         return 130
-    except PreemptedError as stop:
-        print(f"svit: {stop}", file=sys.stderr)
+    if isinstance(error, PreemptedError):
+        print(f"svit: {error}", file=sys.stderr)
         return PREEMPTED
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return 0
+    return None
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -78,18 +88,40 @@ def _demo(jobs: Any) -> None:
 
 
 def _train(jobs: Any) -> None:
+    def explain(options: argparse.Namespace) -> None:
+        from svit_jax.config import load_config, run_config
+        from svit_jax.training.sharding_report import report_sharding
+
+        config = run_config(load_config(options.config, options.overrides), with_data=False)
+        report = report_sharding(config, options.explain_sharding)
+        show(options, report, report.table())
+        report.require_fit()
+
     def run(options: argparse.Namespace) -> None:
+        if options.explain_sharding is not None:
+            return explain(options)
+        if options.workdir is None:
+            job.error("the following arguments are required: --workdir")
+        from svit_jax import distributed
         from svit_jax.config import load_config, run_config
         from svit_jax.training.loop import train
 
-        config = run_config(load_config(options.config, options.overrides))
-        result = train(config, options.workdir)
-        show(
-            options,
-            result,
-            f"step {result.step} of {result.steps} in {options.workdir}: "
-            + ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items()),
+        launch = distributed.Launch.from_environment(os.environ).with_options(
+            coordinator=options.coordinator,
+            processes=options.processes,
+            process=options.process,
+            heartbeat=options.heartbeat_seconds,
         )
+        with distributed.job(launch, ending):
+            config = run_config(load_config(options.config, options.overrides))
+            result = train(config, options.workdir)
+            if distributed.is_first():
+                show(
+                    options,
+                    result,
+                    f"step {result.step} of {result.steps} in {options.workdir}: "
+                    + ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items()),
+                )
 
     job = add_job(
         jobs,
@@ -100,7 +132,30 @@ def _train(jobs: Any) -> None:
         "--data.tokenizer=tokenizer.model",
     )
     job.add_argument("--config", required=True, help="config file, with :argument if it takes one")
-    job.add_argument("--workdir", required=True, help="checkpoints, logs and plan are written here")
+    job.add_argument("--workdir", help="checkpoints, logs and plan are written here")
+    job.add_argument(
+        "--explain-sharding",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="DEVICES",
+        help="print where each parameter would lie on so many devices (those that the mesh asks "
+        "for, or this machine's), and start nothing; neither data nor workdir is needed",
+    )
+    hosts = job.add_argument_group(
+        "several processes",
+        "Start the same command on every host. Cloud TPU, Slurm's srun and Open MPI's mpirun say "
+        "the rest; elsewhere these do, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
+        "JAX_PROCESS_ID.",
+    )
+    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="a free port of process 0's host")
+    hosts.add_argument("--processes", type=int, help="how many there are")
+    hosts.add_argument("--process", type=int, help="which of them this is, from 0")
+    hosts.add_argument(
+        "--heartbeat-seconds",
+        type=int,
+        help="a process that says nothing for so long is lost, and the job with it",
+    )
     job.usage = "svit train --config FILE --workdir DIR [--section.key=value ...]"
 
 

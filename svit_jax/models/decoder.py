@@ -153,7 +153,9 @@ class Decoder(nnx.Module):
         self.unembedding = normal(rngs, (config.vocab, config.embed), axes, config.embed**-0.5)
 
     def embed(self, tokens: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
-        x = self.embedding[...].astype(dtype)[tokens]
+        # Gathered over the batch's devices, for the reason given in the projector.
+        table = shard(self.embedding[...].astype(dtype), "act_vocab", None)
+        x = table[tokens]
         return shard(x, "batch", "length", "act_embed")
 
     def __call__(

@@ -6,6 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from svit_jax.models.parameters import normal, zeros
+from svit_jax.sharding import shard
 
 
 class Projector(nnx.Module):
@@ -18,7 +19,11 @@ class Projector(nnx.Module):
 
     def __call__(self, features: Float[Array, "I P C"]) -> Float[Array, "I P D"]:
         dtype = features.dtype
-        x = jnp.einsum("IPC,CD->IPD", features, self.fc1[...].astype(dtype))
+        # Said, not left to the partitioner: the kernels are gathered, and pictures stay where they
+        # are. Else it may move pictures to the kernels' shards, and for that have all everywhere.
+        fc1 = shard(self.fc1[...].astype(dtype), None, None)
+        fc2 = shard(self.fc2[...].astype(dtype), None, None)
+        x = jnp.einsum("IPC,CD->IPD", features, fc1)
         x = jax.nn.gelu(x + self.fc1_bias[...].astype(dtype)[None, None], approximate=False)
-        x = jnp.einsum("IPD,DE->IPE", x, self.fc2[...].astype(dtype))
+        x = jnp.einsum("IPD,DE->IPE", x, fc2)
         return x + self.fc2_bias[...].astype(dtype)[None, None]

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,7 +49,7 @@ def resolve_shape(config: MeshConfig, device_count: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh over `devices` (all of them by default). Slices of a multi-slice job lie along
     `replica`, so that only gradients cross the data-centre network."""
     devices = list(jax.devices() if devices is None else devices)

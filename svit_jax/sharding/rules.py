@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from data_pipeline.common.errors import UserError
@@ -44,6 +44,11 @@ class Rules:
     act_vocab: MeshAxes = TENSOR
 
 
+def axis_names(placed: MeshAxes) -> tuple[str, ...]:
+    """The mesh axes that one logical axis is split over."""
+    return (placed,) if isinstance(placed, str) else placed or ()
+
+
 def spec(rules: Rules, logical: Logical, what: str = "an array") -> P:
     """The PartitionSpec of an array with these logical axes (None: not sharded).
 
@@ -52,7 +57,7 @@ def spec(rules: Rules, logical: Logical, what: str = "an array") -> P:
     placed = tuple(None if name is None else getattr(rules, name) for name in logical)
     seen: dict[str, str] = {}
     for name, axes in zip(logical, placed, strict=True):
-        for axis in (axes,) if isinstance(axes, str) else axes or ():
+        for axis in axis_names(axes):
             if axis in seen:
                 raise UserError(
                     f"{what}: logical axes '{seen[axis]}' and '{name}' both lie on mesh axis "
@@ -62,19 +67,18 @@ def spec(rules: Rules, logical: Logical, what: str = "an array") -> P:
     return P(*placed)
 
 
-def parts(mesh: Mesh, axes: MeshAxes) -> int:
+def parts(mesh: Mesh | AbstractMesh, axes: MeshAxes) -> int:
     """Into how many parts these mesh axes cut an array's axis."""
-    names = (axes,) if isinstance(axes, str) else axes or ()
-    return math.prod(mesh.shape[name] for name in names)
+    return math.prod(mesh.shape[name] for name in axis_names(axes))
 
 
 def named_sharding(
-    mesh: Mesh, rules: Rules, logical: Logical, shape: tuple[int, ...], what: str
+    mesh: Mesh | AbstractMesh, rules: Rules, logical: Logical, shape: tuple[int, ...], what: str
 ) -> NamedSharding:
     """The sharding of one array; mesh axes that do not divide a size are an error that names it."""
     partition = spec(rules, logical, what)
     for name, size, axes in zip(logical, shape, partition, strict=True):
-        names = (axes,) if isinstance(axes, str) else axes or ()
+        names = axis_names(axes)
         if size % parts(mesh, axes):
             raise UserError(
                 f"{what}: axis '{name}' of size {size} does not divide over mesh axes {names} of "
@@ -84,7 +88,10 @@ def named_sharding(
 
 
 def tree_shardings(
-    mesh: Mesh, rules: Rules, arrays: Mapping[str, Any], logical: Mapping[str, Logical]
+    mesh: Mesh | AbstractMesh,
+    rules: Rules,
+    arrays: Mapping[str, Any],
+    logical: Mapping[str, Logical],
 ) -> dict[str, NamedSharding]:
     """A sharding for each named array (anything with a shape) from its logical axes."""
     return {

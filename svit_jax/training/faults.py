@@ -9,6 +9,7 @@ from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import write_jsonl
 from data_pipeline.loading.plan import Plan
 from data_pipeline.loading.source import DialogueSource
+from svit_jax import distributed
 
 _NAMED = 8
 
@@ -33,7 +34,7 @@ def stop_for_skipped(
     raises a UserError with the record ids of the last one."""
     path = workdir / "non_finite.jsonl"
     batches = _batches(skipped.in_row, plan, source, batch_size)
-    write_jsonl(path, batches)
+    distributed.by_first("skipped steps", lambda: write_jsonl(path, batches))
     last = batches[-1]
     ids = list(dict.fromkeys(d["id"] for row in last["rows"] for d in row["dialogues"]))
     more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""

@@ -1,6 +1,7 @@
 """A run's data, opened: records, tokenizer, template, and the plan of its rows."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from data_pipeline.loading.source import DialogueSource, JoinedSource
 from data_pipeline.records.source import open_records
 from data_pipeline.text.templates import Template, get_template
 from data_pipeline.text.tokenizer import Tokenizer
+from svit_jax import distributed
 from svit_jax.batch import Batch
 from svit_jax.training.settings import RunConfig
 
@@ -65,13 +67,22 @@ class Inputs:
             else (),
         )
         folder = workdir / "plan"
-        if keep_plan and (folder / "plan.json").exists():
-            plan = Plan.load(folder, inputs)
-        else:
+
+        def make_plan() -> None:
+            if keep_plan and (folder / "plan.json").exists():
+                return
             quarantine = Quarantine(workdir / "unplanned.jsonl", data.max_bad)
-            plan = build_plan(source, tokenizer, template, inputs, quarantine).save(folder)
+            build_plan(source, tokenizer, template, inputs, quarantine).save(folder)
             if len(quarantine):
                 quarantine.save()
+
+        distributed.by_first("plan", make_plan)
+        if not (folder / "plan.json").exists():
+            raise UserError(
+                f"{distributed.name()} finds no plan in {folder}, where process 0 wrote it; give a "
+                "workdir that all hosts share."
+            )
+        plan = Plan.load(folder, inputs)
         note(batch_line(plan, data.batch_size))
         return cls(source, tokenizer, template, plan)
 
@@ -90,7 +101,8 @@ class Inputs:
             steps - start,
             local_rows=local_rows,
             workers=config.data.workers,
-            max_bad=config.data.max_bad,
+            # Of several processes each sees some of the records: they count together, in News.
+            max_bad=config.data.max_bad if distributed.alone() else sys.maxsize,
         )
 
 

@@ -15,12 +15,14 @@ import jax
 from data_pipeline.common.files import read_jsonl
 from data_pipeline.common.progress import progress_bar
 from data_pipeline.common.quarantine import Quarantine
+from svit_jax import distributed
 from svit_jax.checkpoints.bundle import write_bundle
 from svit_jax.checkpoints.manager import Checkpoints
 from svit_jax.sharding.mesh import make_mesh
 from svit_jax.training.compilation import compilation_cache
 from svit_jax.training.faults import SkippedSteps, stop_for_skipped
 from svit_jax.training.inputs import Ahead, Inputs
+from svit_jax.training.news import News
 from svit_jax.training.preemption import PreemptedError, Preemption
 from svit_jax.training.program import compile_run, total_steps
 from svit_jax.training.settings import RunConfig
@@ -52,7 +54,8 @@ def train(
     Raises PreemptedError on SIGTERM: at once before the first step, else with a checkpoint saved.
     """
     workdir = Path(workdir)
-    watchdog = Watchdog(config.train.hang_seconds, workdir / "stacks.txt")
+    stacks = "stacks.txt" if distributed.is_first() else f"stacks.{jax.process_index()}.txt"
+    watchdog = Watchdog(config.train.hang_seconds, workdir / stacks)
     with Preemption() as preemption, watchdog:
         return _train(config, workdir, hooks, preemption, watchdog)
 
@@ -70,9 +73,11 @@ def _train(
     inputs = Inputs.open(config, workdir, keep_plan=owned)
     steps = total_steps(config, inputs.plan)
     data = config.data
-    write_bundle(
-        workdir, config.model, data.template, data.image_mode, data.tokenizer, data.after_eos
-    )
+    first = distributed.is_first()
+    if first:
+        write_bundle(
+            workdir, config.model, data.template, data.image_mode, data.tokenizer, data.after_eos
+        )
     mesh = make_mesh(config.mesh)
     with Checkpoints(workdir / "checkpoints", config.checkpoint.keep) as checkpoints:
         start = checkpoints.latest_step() or 0
@@ -90,8 +95,9 @@ def _train(
             state = initial_state(config, plan)
         bad = _bad_records(workdir, start)
         # Only now: whatever a user had to mend before the first step may have been a setting.
-        if not owned:
+        if not owned and first:
             claim_workdir(workdir, settings)
+        news = News(bad, data.max_bad, preemption)
         loader = inputs.loader(config, placement.local_rows, start, steps)
         pending: tuple[int, dict[str, jax.Array]] | None = None
         metrics: dict[str, float] = {}
@@ -102,6 +108,7 @@ def _train(
                 return
             done, device_metrics = pending
             pending = None
+            news.hear()
             skipped.add(done, bool(jax.device_get(device_metrics["skipped"])))
             watchdog.beat()
             stop = len(skipped.in_row) >= config.train.max_skipped
@@ -109,7 +116,8 @@ def _train(
                 found = jax.device_get(device_metrics)
                 metrics = {name: float(value) for name, value in found.items()}
                 metrics["skipped"] = float(skipped.total)
-                log.write(done, metrics)
+                if log:
+                    log.write(done, metrics)
                 bar.set_postfix(
                     loss=f"{metrics['loss']:.3f}", accuracy=f"{metrics['accuracy']:.3f}"
                 )
@@ -118,7 +126,7 @@ def _train(
 
         def run_hooks(step: int) -> None:
             for every, hook in hooks:
-                if step and step % every == 0 and not preemption.requested:
+                if step and step % every == 0 and not news.stop:
                     with watch.timing("hook"):
                         hook(step, state)
                     watchdog.beat()
@@ -137,15 +145,17 @@ def _train(
             watchdog.beat()
 
         with (
-            contextlib.closing(MetricsLog(workdir, start)) as log,
+            contextlib.closing(MetricsLog(workdir, start))
+            if first
+            else contextlib.nullcontext() as log,
             contextlib.closing(Ahead(loader, placement.put)) as batches,
-            progress_bar(steps, workdir.name, "step", initial=start) as bar,
+            progress_bar(steps, workdir.name, "step", initial=start, shown=first) as bar,
         ):
             preemption.defer()
             watchdog.beat()
             for step in range(start, steps):
                 run_hooks(step)
-                if preemption.requested:
+                if news.stop:
                     if step > start:
                         save(step)
                     raise PreemptedError(
@@ -160,10 +170,7 @@ def _train(
                         report()
                 with watch.timing("data"):
                     loaded, batch = next(batches)
-                    for name, reason in zip(loaded.bad, loaded.reasons, strict=True):
-                        bad.add(name, reason, step=step)
-                    if loaded.bad:
-                        bad.save()
+                    news.tell(loaded)
                 with watch.timing("step"), jax.transfer_guard("disallow"):
                     state, device_metrics = compiled(state, batch)
                 with watch.timing("step"):
@@ -183,7 +190,7 @@ def _bad_records(workdir: Path, start: int) -> Quarantine:
     bad = Quarantine(path)
     if path.exists():
         bad.rows += [row for row in read_jsonl(path, "bad records") if row["step"] < start]
-        bad.save()
+    distributed.by_first("bad records", lambda: bad.save() if path.exists() else None)
     return bad
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from data_pipeline.loading.plan import Plan
 from svit_jax.batch import Batch, BatchPlacement, batch_shapes
@@ -24,17 +24,21 @@ def total_steps(config: RunConfig, plan: Plan) -> int:
     return config.train.steps or math.ceil(config.train.epochs * len(plan) / config.data.batch_size)
 
 
+def plan_run(config: RunConfig, steps: int, mesh: Mesh | AbstractMesh) -> StatePlan:
+    """The plan of a run's state; nothing is compiled, and the mesh's devices need not be there."""
+    paths = flat_parameters(abstract_model(config.model))
+    trainable = trainable_paths(config.optim.trainable, paths)
+    optimizer = make_optimizer(config.optim, steps, trainable)
+    frozen_dtype = config.compute.frozen_dtype
+    return plan_state(config.model, trainable, optimizer, mesh, config.rules, frozen_dtype)
+
+
 def compile_run(
     config: RunConfig, steps: int, mesh: Mesh, lengths: Iterable[int] = ()
 ) -> tuple[StatePlan, BatchPlacement, Step]:
     """The state's plan, the batch's placement and the step of a run, compiled for each length that
     its batches may have (`lengths`; without any, for data.row_length)."""
-    paths = flat_parameters(abstract_model(config.model))
-    trainable = trainable_paths(config.optim.trainable, paths)
-    optimizer = make_optimizer(config.optim, steps, trainable)
-    compute, rules = config.compute, config.rules
-    plan = plan_state(config.model, trainable, optimizer, mesh, rules, compute.frozen_dtype)
-    data = config.data
+    plan, rules, data = plan_run(config, steps, mesh), config.rules, config.data
     settings = config.train
     check_split(data.batch_size, settings.accumulate, parts(mesh, rules.batch))
     check_groups(data.batch_size, settings.loss_groups)
@@ -44,7 +48,9 @@ def compile_run(
             data.batch_size, length, data.pictures_per_row, config.model.vision.image_size
         )
         placement = BatchPlacement(mesh, rules, shapes)
-        compiled[length] = compile_step(plan, compute, settings, mesh, rules, placement.abstract())
+        compiled[length] = compile_step(
+            plan, config.compute, settings, mesh, rules, placement.abstract()
+        )
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         return compiled[batch.tokens.shape[1]](state, batch)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from svit_jax.models.parameters import flat_parameters, logical_axes, with_parameters
@@ -86,7 +86,7 @@ def plan_state(
     config: SvitConfig,
     trainable: frozenset[str],
     optimizer: optax.GradientTransformation,
-    mesh: Mesh,
+    mesh: Mesh | AbstractMesh,
     rules: Rules,
     frozen_dtype: str = "float32",
 ) -> StatePlan:

@@ -61,6 +61,53 @@ def test_mesh_has_the_four_axes_and_their_types():
     assert {d.id for d in mesh.devices.flat} == {d.id for d in jax.devices()}
 
 
+@dataclasses.dataclass(frozen=True)
+class PodDevice:
+    """What a mesh is made from, as a device of a multi-slice TPU job shows it."""
+
+    id: int
+    slice_index: int
+    process_index: int
+    coords: tuple[int, int, int]
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v5 lite"
+
+
+def pod(slices: int) -> list[PodDevice]:
+    """Slices of 2 x 4 chips, two hosts each, in an order that is not the slices'."""
+    found = [
+        PodDevice(8 * s + 4 * x + y, s, 2 * s + x, (x, y, 0))
+        for s in range(slices)
+        for x in range(2)
+        for y in range(4)
+    ]
+    return sorted(found, key=lambda device: (device.coords, device.slice_index))
+
+
+@pytest.mark.parametrize("slices, replica", [(2, 2), (2, 4), (4, 4)])
+def test_slices_lie_along_replica(slices, replica):
+    """Along every other axis a device's neighbours are of its own slice."""
+    config = MeshConfig(replica=replica, fsdp=-1, tensor=2)
+    mesh = make_mesh(config, pod(slices))
+    assert mesh.devices.shape == (replica, 4 * slices // replica, 2, 1)
+    assert {device.id for device in mesh.devices.flat} == set(range(8 * slices))
+    of_replica = [{d.slice_index for d in part.flat} for part in mesh.devices]
+    assert all(len(found) == 1 for found in of_replica)
+    # Replicas of a slice stand together, so that they are reduced within it first.
+    order = [found.pop() for found in of_replica]
+    assert order == sorted(order) and set(order) == set(range(slices))
+
+
+def test_slices_that_replica_does_not_hold():
+    with pytest.raises(UserError, match=r"mesh\.replica=1 is no multiple of the job's 2 slices"):
+        make_mesh(MeshConfig(), pod(2))
+
+
+def test_one_slice_needs_no_replica():
+    assert make_mesh(MeshConfig(tensor=2), pod(1)).devices.shape == (1, 4, 2, 1)
+
+
 def test_spec_places_each_logical_axis():
     assert spec(Rules(), ("layers", "embed", "heads", "head_dim")) == P(
         None, "fsdp", "tensor", None
