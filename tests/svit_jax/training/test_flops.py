@@ -60,7 +60,7 @@ def products(jaxpr) -> int:
 
 
 def traced_products(config: SvitConfig, trainable: frozenset[str], compute: Compute) -> int:
-    """The products of loss and gradient on B full rows with M pictures each, every token a target."""
+    """The products of loss and gradient on B full rows of targets with M pictures each."""
     model = abstract_model(config)
     parameters = flat_parameters(model)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
