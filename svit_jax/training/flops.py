@@ -1,0 +1,156 @@
+"""Model FLOPs of a training step, and the peak of the devices that do them.
+
+Counted are the matrix products that the mathematics asks for (PaLM, arXiv 2204.02311, appendix B,
+counts so too: no norms, activations, softmax), two FLOPs a multiplication and addition, on what a
+batch really holds: no padding, no empty picture slot, and
+
+- y = x W for N rows of x: 2 N size(W) forward; as much again for the gradient of W where W trains,
+  and as much for the gradient of x where something before W trains. So a frozen tower costs its
+  forward pass alone, and a decoder under LoRA has no gradients of its kernels.
+- attention, two products forward and four backward: n (n + 1) / 2 pairs of positions for a segment
+  of n tokens (it looks at itself, not ahead), 577 x 577 for a picture of the published tower.
+- the unembedding on target tokens alone. An embedding is looked up: no product.
+
+The tower's last block never runs (`vision_tower`), so it is not counted either. Where some of a
+stack of layers trains, gradients flow through all of the stack.
+"""
+
+import dataclasses
+import functools
+import math
+import operator
+from collections.abc import Iterable
+
+from svit_jax.models.decoder import PROJECTIONS
+from svit_jax.models.parameters import flat_parameters
+from svit_jax.models.svit import Compute, SvitConfig, abstract_model
+
+Number = int | float
+
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+"""Dense bfloat16 FLOP/s of a device by the beginning of its `device_kind`: Google's TPU system
+architecture pages, NVIDIA's data sheets (SXM)."""
+
+_SLOWER = ("PCIe", "NVL")
+"""Cards of the same names with other peaks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What steps had to do: real tokens, attended pairs of tokens within segments, pictures, and
+    target tokens."""
+
+    tokens: Number = 0
+    pairs: Number = 0
+    pictures: Number = 0
+    targets: Number = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
+        return Work(*map(operator.add, mine, theirs))
+
+    def times(self, flops: "Work") -> Number:
+        """The FLOPs of this work, from those of one token, pair, picture and target."""
+        return sum(map(operator.mul, dataclasses.astuple(self), dataclasses.astuple(flops)))
+
+
+def segments_work(segments: Iterable[tuple[int, int]]) -> Work:
+    """The work of segments of (tokens, pictures); targets are not known from lengths."""
+    return functools.reduce(
+        operator.add, (Work(n, n * (n + 1) / 2, pictures) for n, pictures in segments), Work()
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class StepFlops:
+    """FLOPs of one token, pair, picture and target. `model` is what the mathematics asks for
+    (model FLOPs utilisation, MFU); `hardware` adds what is computed again in the backward pass,
+    to save memory (HFU)."""
+
+    model: Work
+    hardware: Work
+
+
+_TOWER_KERNELS = ("q", "k", "v", "out", "fc1", "fc2")
+_LAST_OF_A_BLOCK = ("decoder/blocks/down", "decoder/blocks/down_lora/b")
+
+
+def step_flops(config: SvitConfig, trainable: frozenset[str], compute: Compute) -> StepFlops:
+    """The FLOPs of a model of which the paths `trainable` train."""
+    sizes = {
+        path: math.prod(array.shape)
+        for path, array in flat_parameters(abstract_model(config)).items()
+    }
+    vision, decoder = config.vision, config.decoder
+    patches = vision.patches
+    flowing = functools.partial(_trains, trainable)
+
+    def products(paths: Iterable[str], gradient: bool) -> Number:
+        """Of one row through these kernels; `gradient`: their inputs want one too."""
+        return sum(2 * sizes[path] * (1 + (path in trainable) + gradient) for path in paths)
+
+    def forward(paths: Iterable[str]) -> Number:
+        return sum(2 * sizes[path] for path in paths)
+
+    tower = [f"tower/blocks/{name}" for name in _TOWER_KERNELS]
+    in_tower = flowing("tower/")
+    tower_pairs = 4 * vision.embed * vision.stored_layers * (patches + 1) ** 2
+    picture = (
+        patches * products(["tower/patch_embedding"], False)
+        + (patches + 1) * products(tower, in_tower)
+        + tower_pairs * (3 if in_tower else 1)
+        + patches * products(["projector/fc1"], in_tower)
+        + patches * products(["projector/fc2"], flowing("tower/", "projector/fc1"))
+    )
+    blocks = [
+        path
+        for name in PROJECTIONS
+        for kernel in (f"decoder/blocks/{name}",)
+        for path in (kernel, f"{kernel}_lora/a", f"{kernel}_lora/b")
+        if path in sizes
+    ]
+    in_blocks = flowing("tower/", "projector/", "decoder/embedding", "decoder/blocks/")
+    pair = 4 * decoder.heads * decoder.head_dim * decoder.layers
+    unembedding = ["decoder/unembedding"]
+    in_end = in_blocks or flowing("decoder/norm/")
+    model = Work(
+        tokens=products(blocks, in_blocks),
+        pairs=pair * (3 if in_blocks else 1),
+        pictures=picture,
+        targets=products(unembedding, in_end),
+    )
+    # A layer computed again stops before its last product, whose result no gradient needs.
+    again_in_blocks = [path for path in blocks if path not in _LAST_OF_A_BLOCK]
+    again = Work(
+        tokens=compute.remat_decoder * in_blocks * forward(again_in_blocks),
+        pairs=compute.remat_decoder * in_blocks * pair,
+        pictures=compute.remat_vision
+        * in_tower
+        * ((patches + 1) * forward(tower[:-1]) + tower_pairs),
+        # The loss keeps no logits: the backward pass makes them again (`objective.token_sums`).
+        targets=forward(unembedding),
+    )
+    return StepFlops(model, model + again)
+
+
+def _trains(trainable: frozenset[str], *starts: str) -> bool:
+    return any(path.startswith(starts) for path in trainable)
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """The peak of one device in bfloat16 FLOP/s; None where its kind is not known."""
+    known = [name for name in PEAK_FLOPS if device_kind.startswith(name)]
+    if not known or any(word in device_kind for word in _SLOWER):
+        return None
+    return PEAK_FLOPS[max(known, key=len)]
