@@ -14,7 +14,7 @@ _FREE_SECTIONS = ("mesh", "rules")
 _FREE_KEYS = {
     "data": ("workers", "max_bad", "train", "tokenizer"),
     "train": ("log_every", "max_skipped", "hang_seconds"),
-    "checkpoint": ("every", "keep", "init"),
+    "checkpoint": ("every", "keep", "keep_every", "best", "init"),
 }
 
 Settings = dict[str, Any]
