@@ -20,6 +20,7 @@ from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, file_sha256
 from data_pipeline.common.progress import note
 from svit_jax import distributed
+from svit_jax.checkpoints.retention import Retention
 
 Flat = Mapping[str, Any]
 
@@ -38,20 +39,29 @@ def _rooted(path: PathLike) -> epath.Path:
 
 
 class Checkpoints:
-    """The checkpoints of one folder; the newest `keep` of them are kept."""
+    """The checkpoints of one folder, as many as `retention` keeps."""
 
-    def __init__(self, folder: PathLike, keep: int = 2):
+    def __init__(self, folder: PathLike, retention: Retention = Retention()):
         self.folder = _rooted(folder)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._retention = retention
+        self._manager = ocp.CheckpointManager(self.folder, options=retention.options())
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
-    def save(self, step: int, parameters: Flat, optimizer: Any, metadata: dict[str, Any]) -> None:
-        """Starts writing; returns once the arrays are copied off the devices."""
+    def save(
+        self,
+        step: int,
+        parameters: Flat,
+        optimizer: Any,
+        metadata: dict[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Starts writing; returns once the arrays are copied off the devices. `metrics` are what
+        the retention judges the checkpoint by."""
         self._manager.save(
             step,
+            metrics=self._retention.judged(metrics),
             args=ocp.args.Composite(
                 parameters=ocp.args.StandardSave(_nest(parameters)),
                 optimizer=ocp.args.StandardSave(optimizer),

@@ -79,7 +79,7 @@ def _train(
             workdir, config.model, data.template, data.image_mode, data.tokenizer, data.after_eos
         )
     mesh = make_mesh(config.mesh)
-    with Checkpoints(workdir / "checkpoints", config.checkpoint.keep) as checkpoints:
+    with Checkpoints(workdir / "checkpoints", config.checkpoint.retention) as checkpoints:
         start = checkpoints.latest_step() or 0
         if start >= steps:
             bad = _bad_records(workdir, start)
@@ -141,7 +141,7 @@ def _train(
                     "step": step,
                     "skipped": dataclasses.asdict(skipped),
                 }
-                checkpoints.save(step, state.parameters(), state.optimizer, metadata)
+                checkpoints.save(step, state.parameters(), state.optimizer, metadata, metrics)
             watchdog.beat()
 
         with (

@@ -5,6 +5,7 @@ import dataclasses
 from data_pipeline.images.transforms import AspectMode
 from data_pipeline.loading.plan import PlanKind
 from data_pipeline.text.templates import AfterEos
+from svit_jax.checkpoints.retention import Retention
 from svit_jax.models.svit import Compute, SvitConfig
 from svit_jax.sharding.mesh import MeshConfig
 from svit_jax.sharding.rules import Rules
@@ -62,12 +63,19 @@ class TrainConfig:
 class CheckpointConfig:
     """`init`: "scratch", or the workdir or checkpoint that parameters come from; those that match
     `fresh` (regular expressions over paths) are initialised anew all the same, and so are LoRA's
-    where the checkpoint is of a model without it."""
+    where the checkpoint is of a model without it. Saved every `every` steps; `Retention` says what
+    stays."""
 
     init: str = "scratch"
     fresh: tuple[str, ...] = ()
     every: int = 500
     keep: int = 2
+    keep_every: int = 0
+    best: str = ""
+
+    @property
+    def retention(self) -> Retention:
+        return Retention(self.keep, self.keep_every, self.best)
 
 
 @dataclasses.dataclass(frozen=True)

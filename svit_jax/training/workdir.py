@@ -22,7 +22,7 @@ _FREE_KEYS = {
         "compiler_options",
         "compilation_cache",
     ),
-    "checkpoint": ("every", "keep", "init"),
+    "checkpoint": ("every", "keep", "keep_every", "best", "init"),
 }
 
 Settings = dict[str, Any]

@@ -15,6 +15,7 @@ from svit_jax.checkpoints.manager import (
     load_parameters,
     newest_checkpoint,
 )
+from svit_jax.checkpoints.retention import Retention
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
 from svit_jax.sharding.rules import Rules
 from svit_jax.training.state import StatePlan, plan_state
@@ -32,7 +33,7 @@ def saved(make_run, tmp_path_factory):
     plan = make_plan(make_run("finetune"), 8)
     state = plan.from_scratch(make_run("finetune").model, 0)
     workdir = tmp_path_factory.mktemp("saved") / "run"
-    with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
+    with Checkpoints(workdir / "checkpoints", Retention(keep=2)) as checkpoints:
         assert checkpoints.latest_step() is None
         for step in (3, 7, 10):
             checkpoints.save(step, state.parameters(), state.optimizer, {"plan": "p", "step": step})
