@@ -23,7 +23,7 @@ def check_split(rows: int, microbatches: int, batch_devices: int) -> None:
             f"train.accumulate={microbatches} does not divide data.batch_size={rows}; the rows of "
             "a step are cut into that many microbatches of one size."
         )
-    if rows // microbatches % batch_devices:
+    if microbatches > 1 and rows // microbatches % batch_devices:
         raise UserError(
             f"train.accumulate={microbatches} makes microbatches of {rows // microbatches} rows, "
             f"which do not divide over the mesh's {batch_devices} devices that share rows; "

@@ -52,14 +52,14 @@ def token_sums(
         picked = jnp.take_along_axis(logits, targets[:, :, None], axis=2)[:, :, 0]
         loss = jax.nn.logsumexp(logits, axis=-1) - picked
         hit = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
-        counted = (weights > 0).astype(jnp.float32)
+        counted = (weights != 0).astype(jnp.float32)
         return Sums((loss * weights).sum(), weights.sum(), (hit * counted).sum())
 
     zero = Sums(*(jnp.zeros((), jnp.float32) for _ in Sums._fields))
 
     def body(total: Sums, piece: tuple[Array, Array, Array]) -> tuple[Sums, None]:
         # Logits are recomputed in the backward pass: keeping every chunk's would undo the saving.
-        part = jax.lax.cond(jnp.any(piece[2] > 0), jax.checkpoint(score), lambda piece: zero, piece)
+        part = jax.lax.cond(jnp.any(piece[2] != 0), jax.checkpoint(score), lambda piece: zero, piece)
         return jax.tree.map(jnp.add, total, part), None
 
     total, _ = jax.lax.scan(body, zero, (chunks(hidden), chunks(targets), chunks(weights)))
