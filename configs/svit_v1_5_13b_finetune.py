@@ -1,18 +1,13 @@
-"""Stage 2 of SVIT-v1.5-13B, as LLaVA-1.5's finetune.sh: decoder and projector, the tower frozen,
-128 samples a step on SVIT-mix-665K, one row a sample.
+"""Stage 2 of SVIT-v1.5-13B: decoder and projector, on SVIT-mix-665K.
 
 Start from stage 1 with --checkpoint.init=WORKDIR.
+Words after ":" choose another size or variant (svit_jax/recipes.py).
 """
 
 from ml_collections import ConfigDict
 
-from svit_jax.config import default_config
+from svit_jax.recipes import recipe
 
 
-def get_config(size: str = "13b") -> ConfigDict:
-    config = default_config(size)
-    config.model.compute.update(remat_vision="full", remat_decoder="full")
-    config.data.update(batch_size=128, plan="padded")
-    config.optim.update(learning_rate=2e-5, trainable=("projector/.*", "decoder/.*"))
-    config.train.loss_groups = 8  # the reference's devices, each with a mean of its own
-    return config
+def get_config(argument: str = "") -> ConfigDict:
+    return recipe("13b", "finetune", argument)

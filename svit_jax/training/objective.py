@@ -59,7 +59,9 @@ def token_sums(
 
     def body(total: Sums, piece: tuple[Array, Array, Array]) -> tuple[Sums, None]:
         # Logits are recomputed in the backward pass: keeping every chunk's would undo the saving.
-        part = jax.lax.cond(jnp.any(piece[2] != 0), jax.checkpoint(score), lambda piece: zero, piece)
+        part = jax.lax.cond(
+            jnp.any(piece[2] != 0), jax.checkpoint(score), lambda piece: zero, piece
+        )
         return jax.tree.map(jnp.add, total, part), None
 
     total, _ = jax.lax.scan(body, zero, (chunks(hidden), chunks(targets), chunks(weights)))

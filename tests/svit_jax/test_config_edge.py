@@ -166,7 +166,7 @@ def test_config_files_that_fail_say_so(load, tmp_path):
         load_config(str(tmp_path / "nowhere.py"))
     with pytest.raises(UserError, match=r"toy\.py:finetun fails: ValueError: there is no stage"):
         load("toy.py:finetun")
-    with pytest.raises(UserError, match="there is no model size 'huge'; choose one of 7b, 13b"):
+    with pytest.raises(UserError, match="there is no 'huge'; choose among sizes \\(7b, 13b"):
         load(f"{FINETUNE}:huge")
     for name, text, message in (
         ("a.txt", "", "not a Python file"),

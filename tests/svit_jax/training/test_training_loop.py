@@ -162,7 +162,10 @@ def test_a_run_that_never_began_claims_nothing(make_run, tmp_path):
     with pytest.raises(UserError, match=r"mesh .* does not fit 8 devices"):
         train(make_run("finetune", "data.row_length=136", "mesh.tensor=3"), workdir)
     with pytest.raises(UserError, match=r"'batch' of size 6 does not divide"):
-        train(make_run("finetune", "data.batch_size=6", "train.steps=1"), workdir)
+        train(
+            make_run("finetune", "data.batch_size=6", "train.loss_groups=0", "train.steps=1"),
+            workdir,
+        )
     with pytest.raises(UserError, match="holds no checkpoint"):
         train(make_run("finetune", f"checkpoint.init={tmp_path / 'nothing'}"), workdir)
     assert not (workdir / "run.json").exists()
