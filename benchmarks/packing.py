@@ -12,9 +12,9 @@ forward pass. Unembedding costs the same in every plan (targets alone) and is le
 
 Planning is timed on 2% of the dialogues, with made-up texts of their lengths in a manifest.
 
---measure also times steps on this machine's CPU: lengths, widths and depths a sixteenth and an
-eighth of the 7B's, so that the parts of the work keep their proportions; plain XLA attention, which
-looks at whole rows.
+--measure also takes the core-seconds of steps on this machine's CPU: lengths and widths a sixteenth
+and depths an eighth of the 7B's, so that the parts of the work keep their proportions; plain XLA
+attention, which looks at whole rows.
 """
 
 import argparse
@@ -51,7 +51,9 @@ GRID = (
     *((2048, 2), (2048, 3), (4096, 4), (4096, 5), (4096, 6)),
     *((8192, 8), (8192, 9), (8192, 10), (8192, 11), (8192, 12)),
 )
-DEFAULT = (4096, 5)
+DEFAULT = (2048, 3)
+"""For attention to whole rows: 64 rows hold 129 dialogues, and up to 64 devices divide them."""
+
 BATCH, DEVICES = 128, 8
 GOALS = {"padded": 1.4, "longest": 2.0}
 
@@ -135,12 +137,13 @@ def compare(lengths: Lengths) -> dict[str, Any]:
 
 
 SCALE = 16
-PLACES = 4096
+PLACES = 2048
 """Token places of a timed step, whatever its rows."""
 
 
-def seconds_a_place(T: int, M: int, repeats: int = 6) -> float:
-    """Of a step of the small model in rows of T / SCALE: the quickest of several."""
+def seconds_a_place(T: int, M: int, repeats: int = 3) -> float:
+    """Core-seconds of a step of the small model in rows of T / SCALE: the least of several. Cores
+    that others use too would make seconds by the clock say little."""
     import jax
 
     from data_pipeline.loading.batch import Batch
@@ -172,22 +175,22 @@ def seconds_a_place(T: int, M: int, repeats: int = 6) -> float:
     state = initial_state(run, plan)
     taken = []
     for _ in range(repeats + 1):
-        start = time.perf_counter()
+        start = time.process_time()
         state, _ = step(state, batch)
         jax.block_until_ready(state)
-        taken.append(time.perf_counter() - start)
+        taken.append(time.process_time() - start)
     return min(taken[1:]) / (rows * length)
 
 
 def timed(lengths: Lengths) -> dict[str, Any]:
-    """Seconds of an epoch on the small model, and how many times the others' packed rows save."""
+    """How many core-seconds of an epoch on the small model packed rows save, in times."""
     per_place: dict[tuple[int, int], float] = {}
 
     def epoch(rows: Rows) -> float:
         for _, T, M in rows:
             if (T, M) not in per_place:
                 per_place[T, M] = seconds_a_place(T, M)
-                print(f"T={T} M={M}: {1e6 * per_place[T, M]:.1f} us a place", flush=True)
+                print(f"T={T} M={M}: {1e6 * per_place[T, M]:.1f} core-us a place", flush=True)
         return sum(n * T * per_place[T, M] for n, T, M in rows)
 
     others = {"padded": epoch(padded(lengths)), "longest": epoch([(len(lengths.tokens), CUT, 1)])}
@@ -198,7 +201,7 @@ def timed(lengths: Lengths) -> dict[str, Any]:
             f"times_{other}": round(theirs / mine, 3) for other, theirs in others.items()
         }
     microseconds = {f"T={T} M={M}": round(1e6 * s, 1) for (T, M), s in per_place.items()}
-    return {"microseconds_a_place": microseconds, "packed": found}
+    return {"core_microseconds_a_place": microseconds, "packed": found}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,7 +277,7 @@ def planned(share: float, model: str | None) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--measure", action="store_true", help="also time steps on this CPU")
+    parser.add_argument("--measure", action="store_true", help="also measure steps on this CPU")
     parser.add_argument("--tokenizer", help="plan with this tokenizer.model, Llama's for example")
     parser.add_argument("--out", help="write the result as JSON into this folder")
     options = parser.parse_args()
@@ -283,7 +286,7 @@ def main() -> int:
     print(json.dumps(planning), flush=True)
     result = {"planning": planning, **compare(lengths)}
     if options.measure:
-        result["timed_on_this_cpu"] = timed(lengths)
+        result["measured_on_this_cpu"] = timed(lengths)
     result |= {
         **machine(),
         "command": "python benchmarks/packing.py"
@@ -299,7 +302,7 @@ def main() -> int:
     missed = [other for other, goal in GOALS.items() if found[f"times_{other}"] < goal]
     if missed:
         print(f"not as hoped for: {found} at T, M = {DEFAULT}", file=sys.stderr)
-    return 0
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":
