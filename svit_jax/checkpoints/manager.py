@@ -113,9 +113,12 @@ class Checkpoints:
         (self.folder / str(step)).rename(target)
         self._manager.reload()
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Waits for writes under way."""
         self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.wait()
         self._manager.close()
 
     def __enter__(self) -> "Checkpoints":

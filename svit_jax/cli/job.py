@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from data_pipeline.common.files import strict_json
+
 Run = Callable[[argparse.Namespace], None]
 
 
@@ -27,6 +29,6 @@ def show(options: argparse.Namespace, result: Any, line: str) -> None:
     if options.json:
         plain = isinstance(result, type) or not dataclasses.is_dataclass(result)
         value = result if plain else dataclasses.asdict(result)
-        print(json.dumps(value, ensure_ascii=False, default=str))
+        print(json.dumps(strict_json(value), ensure_ascii=False, default=str))
     else:
         print(line)

@@ -10,6 +10,7 @@ from data_pipeline.common.errors import UserError
 from svit_jax.cli.convert import convert_job
 from svit_jax.cli.data import data_jobs
 from svit_jax.cli.job import add_job, show
+from svit_jax.cli.train import train_job
 from svit_jax.training.preemption import PREEMPTED, PreemptedError
 
 _BENCHMARKS = (
@@ -53,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     _demo(jobs)
     data_jobs(jobs)
     convert_job(jobs)
-    _train(jobs)
+    train_job(jobs)
     _eval(jobs)
     _score(jobs)
     _chat(jobs)
@@ -75,33 +76,6 @@ def _demo(jobs: Any) -> None:
     )
     job.add_argument("--workdir", default="demo_run", help="where everything is written")
     job.add_argument("--config", default="configs/toy.py", help="the toy stages' config file")
-
-
-def _train(jobs: Any) -> None:
-    def run(options: argparse.Namespace) -> None:
-        from svit_jax.config import load_config, run_config
-        from svit_jax.training.loop import train
-
-        config = run_config(load_config(options.config, options.overrides))
-        result = train(config, options.workdir)
-        show(
-            options,
-            result,
-            f"step {result.step} of {result.steps} in {options.workdir}: "
-            + ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items()),
-        )
-
-    job = add_job(
-        jobs,
-        "train",
-        run,
-        "train, or go on with, the run in a workdir",
-        "svit train --config configs/toy.py:finetune --workdir run --data.train=dataset "
-        "--data.tokenizer=tokenizer.model",
-    )
-    job.add_argument("--config", required=True, help="config file, with :argument if it takes one")
-    job.add_argument("--workdir", required=True, help="checkpoints, logs and plan are written here")
-    job.usage = "svit train --config FILE --workdir DIR [--section.key=value ...]"
 
 
 def _eval(jobs: Any) -> None:

@@ -21,6 +21,9 @@ import math
 import operator
 from collections.abc import Iterable
 
+import numpy as np
+
+from data_pipeline.loading.plan import PICTURES, TOKENS, Plan
 from svit_jax.models.decoder import PROJECTIONS
 from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.svit import Compute, SvitConfig, abstract_model
@@ -65,11 +68,12 @@ class Work:
         return sum(map(operator.mul, dataclasses.astuple(self), dataclasses.astuple(flops)))
 
 
-def segments_work(segments: Iterable[tuple[int, int]]) -> Work:
-    """The work of segments of (tokens, pictures); targets are not known from lengths."""
-    return functools.reduce(
-        operator.add, (Work(n, n * (n + 1) / 2, pictures) for n, pictures in segments), Work()
-    )
+def rows_work(plan: Plan, rows: range) -> Work:
+    """The work of these global rows; which of their tokens are targets the plan does not know."""
+    segments = np.concatenate([plan.row(row) for row in rows]).astype(np.int64)
+    tokens = segments[:, TOKENS]
+    pairs = tokens * (tokens + 1) // 2
+    return Work(int(tokens.sum()), int(pairs.sum()), int(segments[:, PICTURES].sum()))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,62 +7,77 @@ metrics are read one step late, so the host never waits for the device.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from data_pipeline.common.files import read_jsonl
-from data_pipeline.common.progress import progress_bar
 from data_pipeline.common.quarantine import Quarantine
 from svit_jax.checkpoints.bundle import write_bundle
 from svit_jax.checkpoints.manager import Checkpoints
 from svit_jax.sharding.mesh import make_mesh
 from svit_jax.training.faults import SkippedSteps, stop_for_skipped
+from svit_jax.training.first_batch import write_first_batch
+from svit_jax.training.goodput import read_goodput
+from svit_jax.training.heldout import heldout_hook, open_heldout
 from svit_jax.training.inputs import Inputs
 from svit_jax.training.preemption import PreemptedError, Preemption
+from svit_jax.training.profiling import ProfileWindow
 from svit_jax.training.program import compile_run, total_steps
+from svit_jax.training.reporter import Reporter
 from svit_jax.training.settings import RunConfig
 from svit_jax.training.start import check_init, initial_state, restore_newest
 from svit_jax.training.state import TrainState
-from svit_jax.training.telemetry import MetricsLog, Stopwatch, last_metrics
+from svit_jax.training.telemetry import Stopwatch, last_metrics, require_wandb
 from svit_jax.training.watchdog import Watchdog
 from svit_jax.training.workdir import claim_workdir, owns_workdir
 
-Hook = Callable[[int, TrainState], None]
+Hook = Callable[[int, TrainState], Mapping[str, float] | None]
+"""Takes a step and the state after it; what it returns is logged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """Where a run ended: its last step, this process's seconds by activity, the last metrics."""
+    """Where a run ended: its last step with what is logged of it, and where the time went over all
+    its starts (`goodput.read_goodput`)."""
 
     step: int
     steps: int
-    seconds: dict[str, float]
     metrics: dict[str, float]
+    goodput: dict[str, Any]
     bad_records: tuple[str, ...]
 
 
 def train(
-    config: RunConfig, workdir: str | Path, hooks: tuple[tuple[int, Hook], ...] = ()
+    config: RunConfig,
+    workdir: str | Path,
+    hooks: tuple[tuple[int, Hook], ...] = (),
+    profile_steps: tuple[int, int] | None = None,
 ) -> RunResult:
-    """Trains, or goes on with, the run in `workdir`. `hooks` are (steps between, function).
+    """Trains, or goes on with, the run in `workdir`. `hooks` are (steps between, function):
+    they run every so many steps (0: never), and at the end. `profile_steps`: the first and last
+    step to trace with the profiler.
 
     Raises PreemptedError on SIGTERM: at once before the first step, else with a checkpoint saved.
     """
     workdir = Path(workdir)
     watchdog = Watchdog(config.train.hang_seconds, workdir / "stacks.txt")
+    profile = ProfileWindow(profile_steps, workdir / "profile")
     with Preemption() as preemption, watchdog:
-        return _train(config, workdir, hooks, preemption, watchdog)
+        return _train(config, workdir, hooks, profile, preemption, watchdog)
 
 
 def _train(
     config: RunConfig,
     workdir: Path,
     hooks: tuple[tuple[int, Hook], ...],
+    profile: ProfileWindow,
     preemption: Preemption,
     watchdog: Watchdog,
 ) -> RunResult:
+    require_wandb(config.train.wandb)
     settings = dataclasses.asdict(config)
     owned = owns_workdir(workdir, settings)
     watch = Stopwatch()
@@ -77,11 +92,16 @@ def _train(
         start = checkpoints.latest_step() or 0
         if start >= steps:
             bad = _bad_records(workdir, start)
-            return RunResult(start, steps, {}, last_metrics(workdir), _ids(bad))
+            return _result(start, steps, workdir, bad)
+        profile.require_within(start, steps)
         if not start:
             check_init(config)
+        heldout = open_heldout(config, workdir) if data.heldout else None
         with watch.timing("compile"):
             plan, placement, compiled = compile_run(config, steps, mesh)
+            if heldout:
+                on_heldout = heldout_hook(config, workdir, heldout, plan, placement, mesh)
+                hooks = ((config.train.eval_every, on_heldout), *hooks)
         skipped = SkippedSteps()
         if start:
             state, skipped, start = restore_newest(checkpoints, plan, inputs.plan)
@@ -93,34 +113,41 @@ def _train(
             claim_workdir(workdir, settings)
         loader = inputs.loader(config, placement.local_rows, start, steps)
         pending: tuple[int, dict[str, jax.Array]] | None = None
-        metrics: dict[str, float] = {}
 
         def report() -> None:
-            nonlocal metrics, pending
+            nonlocal pending
             if not pending:
                 return
             done, device_metrics = pending
             pending = None
-            skipped.add(done, bool(jax.device_get(device_metrics["skipped"])))
+            found = jax.device_get(device_metrics)
+            metrics = {name: float(value) for name, value in found.items()}
+            skipped.add(done, bool(metrics["skipped"]))
             watchdog.beat()
+            reporter.stepped(done, metrics["target_tokens"])
             stop = len(skipped.in_row) >= config.train.max_skipped
             if done % config.train.log_every == 0 or done == steps or stop:
-                found = jax.device_get(device_metrics)
-                metrics = {name: float(value) for name, value in found.items()}
-                metrics["skipped"] = float(skipped.total)
-                log.write(done, metrics)
-                bar.set_postfix(
-                    loss=f"{metrics['loss']:.3f}", accuracy=f"{metrics['accuracy']:.3f}"
-                )
+                reporter.log(done, {**metrics, "skipped": float(skipped.total)})
             if stop:
                 stop_for_skipped(skipped, workdir, inputs.plan, inputs.source, data.batch_size)
 
-        def run_hooks(step: int) -> None:
-            for every, hook in hooks:
-                if step and step % every == 0 and not preemption.requested:
-                    with watch.timing("hook"):
-                        hook(step, state)
-                    watchdog.beat()
+        def evaluate(step: int) -> bool:
+            """Runs the hooks that are due; False where SIGTERM came: they come again."""
+            due = [hook for every, hook in hooks if step == steps or (every and step % every == 0)]
+            # Several hosts must leave an evaluation together, or some would wait for the others.
+            leaving = preemption.at_once if jax.process_count() == 1 else contextlib.nullcontext
+            for hook in due if step else ():
+                with watch.timing("step"):
+                    report()
+                found = None
+                with watch.timing("hook"), contextlib.suppress(PreemptedError), leaving():
+                    found = hook(step, state)
+                if preemption.requested:
+                    return False
+                if found:
+                    reporter.evaluated(step, found)
+                watchdog.beat()
+            return True
 
         def save(step: int) -> None:
             # A run that dies after this goes on from here: what came before must be in the log.
@@ -133,16 +160,15 @@ def _train(
                     "skipped": dataclasses.asdict(skipped),
                 }
                 checkpoints.save(step, state.parameters(), state.optimizer, metadata)
+            reporter.saved(step)
             watchdog.beat()
 
-        with (
-            contextlib.closing(MetricsLog(workdir, start)) as log,
-            progress_bar(steps, workdir.name, "step", initial=start) as bar,
-        ):
+        reporter = Reporter(config, workdir, plan.trainable, inputs.plan, mesh, watch, start, steps)
+        with contextlib.closing(reporter), contextlib.closing(profile):
             preemption.defer()
             watchdog.beat()
             for step in range(start, steps):
-                run_hooks(step)
+                evaluate(step)
                 if preemption.requested:
                     if step > start:
                         save(step)
@@ -159,17 +185,41 @@ def _train(
                     if loaded.bad:
                         bad.save()
                     batch = placement.put(loaded.batch)
-                with watch.timing("step"), jax.transfer_guard("disallow"):
+                if step == 0:
+                    write_first_batch(
+                        workdir / "first_batch.html",
+                        loaded.batch,
+                        placement.local_rows,
+                        inputs.tokenizer,
+                        config.model.vision.patches,
+                    )
+                profile.before(step + 1)
+                with (
+                    watch.timing("step"),
+                    jax.transfer_guard("disallow"),
+                    profile.annotation(step + 1),
+                ):
                     state, device_metrics = compiled(state, batch)
                 with watch.timing("step"):
                     report()
                 pending = (step + 1, device_metrics)
-                bar.update()
+                profile.after(step + 1, state)
             with watch.timing("step"):
                 report()
-            run_hooks(steps)
+            evaluated = evaluate(steps)
             save(steps)
-    return RunResult(steps, steps, dict(watch.seconds), metrics, _ids(bad))
+            with watch.timing("checkpoint"):
+                checkpoints.wait()
+            if not evaluated:
+                raise PreemptedError(
+                    f"stopped by SIGTERM; all {steps} steps are saved in {workdir}, but the "
+                    "evaluation after them was left: svit eval does it."
+                )
+    return _result(steps, steps, workdir, bad)
+
+
+def _result(step: int, steps: int, workdir: Path, bad: Quarantine) -> RunResult:
+    return RunResult(step, steps, last_metrics(workdir), read_goodput(workdir), _ids(bad))
 
 
 def _bad_records(workdir: Path, start: int) -> Quarantine:

@@ -13,7 +13,8 @@ from svit_jax.training.optimizer import OptimConfig
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What is read and how it becomes batches. `batch_size` is the global number of rows."""
+    """What is read and how it becomes batches. `batch_size` is the global number of rows.
+    `heldout`: a folder of records to evaluate on, "" for none."""
 
     train: str
     tokenizer: str
@@ -21,6 +22,8 @@ class DataConfig:
     row_length: int
     pictures_per_row: int
     split: str = "train"
+    heldout: str = ""
+    heldout_split: str = "train"
     template: str = "v1"
     after_eos: AfterEos = "4.31"
     plan: PlanKind = "packed"
@@ -33,12 +36,15 @@ class DataConfig:
 class TrainConfig:
     """`steps` updates, or, where it is 0, `epochs` over the plan's rows. `max_skipped` steps in a
     row without a finite loss and gradient stop the run, and so do `hang_seconds` in which no step,
-    evaluation or save ends (0: never)."""
+    evaluation or save ends (0: never). Evaluations come every `eval_every` steps (0: never) and at
+    the end. `wandb`: a project of Weights & Biases to log to, "" for none."""
 
     steps: int = 0
     epochs: float = 1.0
     seed: int = 0
     log_every: int = 10
+    eval_every: int = 0
+    wandb: str = ""
     loss_chunk: int = 256
     max_skipped: int = 10
     hang_seconds: float = 1800.0

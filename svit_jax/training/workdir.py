@@ -12,8 +12,8 @@ RUN_FILE = "run.json"
 # Where arrays lie and how often things are logged or saved may change when a run goes on.
 _FREE_SECTIONS = ("mesh", "rules")
 _FREE_KEYS = {
-    "data": ("workers", "max_bad", "train", "tokenizer"),
-    "train": ("log_every", "max_skipped", "hang_seconds"),
+    "data": ("workers", "max_bad", "train", "tokenizer", "heldout", "heldout_split"),
+    "train": ("log_every", "eval_every", "wandb", "max_skipped", "hang_seconds"),
     "checkpoint": ("every", "keep", "init"),
 }
 
