@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import jax
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 from jaxtyping import UInt8
 
 from data_pipeline.common.dialogue import IMAGE_MARKER, Turn
@@ -162,14 +164,23 @@ def load(
         )
         for name, shape in shapes.items()
     }
+    parameters = load_parameters(checkpoint, abstract)
+    compute = Compute(dtype)
+    return assistant(workdir, parameters, compute, device_mesh, rules, batch_size, checkpoint)
+
+
+def assistant(
+    workdir: PathLike,
+    parameters: Mapping[str, jax.Array],
+    compute: Compute,
+    mesh: Mesh,
+    rules: Rules,
+    batch_size: int,
+    checkpoint: PathLike,
+) -> Assistant:
+    """The model of a workdir with parameters that are at hand, laid on the mesh by the rules;
+    `checkpoint` is what they came from."""
+    bundle = read_bundle(workdir)
     tokenizer = Tokenizer(bundle.tokenizer)
-    engine = Engine(
-        bundle.model,
-        load_parameters(checkpoint, abstract),
-        Compute(dtype),
-        device_mesh,
-        rules,
-        tokenizer.eos_id,
-        batch_size,
-    )
+    engine = Engine(bundle.model, parameters, compute, mesh, rules, tokenizer.eos_id, batch_size)
     return Assistant(bundle, tokenizer, engine, str(checkpoint))

@@ -6,6 +6,7 @@ Paths may be local or in a bucket (`gs://...`): all go through `etils.epath`.
 import contextlib
 import hashlib
 import json
+import math
 import os
 import uuid
 from collections.abc import Iterable, Iterator
@@ -55,6 +56,18 @@ def write_jsonl(path: PathLike, rows: Iterable[Any]) -> int:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
     return count
+
+
+def strict_json(value: Any) -> Any:
+    """The value with every float that JSON has no number for as a string that `float` reads again:
+    "NaN", "Infinity", "-Infinity"."""
+    if isinstance(value, dict):
+        return {key: strict_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def require_file(path: PathLike, what: str) -> epath.Path:

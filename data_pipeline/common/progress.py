@@ -15,9 +15,15 @@ def note(text: str) -> None:
 
 
 def progress_bar(
-    total: int | None, description: str, unit: str = "it", initial: int = 0, shown: bool = True
+    total: int | None,
+    description: str,
+    unit: str = "it",
+    initial: int = 0,
+    only_on_a_terminal: bool = False,
+    shown: bool = True,
 ) -> tqdm:
-    """A bar to `update` by hand; written to standard error, rarely when that is not a terminal."""
+    """A bar to `update` by hand, on standard error; where that is no terminal it is written rarely,
+    or, with `only_on_a_terminal`, not at all: its `disable` says so."""
     interactive = sys.stderr.isatty()
     return tqdm(
         total=total,
@@ -27,7 +33,7 @@ def progress_bar(
         dynamic_ncols=interactive,
         mininterval=0.2 if interactive else 10.0,
         file=sys.stderr,
-        disable=not shown,
+        disable=not shown or (only_on_a_terminal and not interactive),
     )
 
 

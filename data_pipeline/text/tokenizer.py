@@ -168,6 +168,19 @@ class Tokenizer:
         known = [int(i) for i in ids if i < self.vocab_size]
         return self._processors[True].decode(known)
 
+    def shown(self, ids: Sequence[int]) -> str:
+        """The ids piece by piece, for a reader: spaces where words begin, "<s>", "</s>" and "<unk>"
+        as they are called, bytes as the characters that they make (or U+FFFD)."""
+        model, found = self._processors[False], bytearray()
+        for i in map(int, ids):
+            if i >= self.vocab_size:
+                found += f"<{i}>".encode()
+            elif model.is_byte(i):
+                found.append(int(model.id_to_piece(i)[1:-1], 16))
+            else:
+                found += model.id_to_piece(i).replace(WORD_START, " ").encode()
+        return found.decode(errors="replace")
+
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:

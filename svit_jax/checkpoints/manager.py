@@ -128,9 +128,12 @@ class Checkpoints:
         distributed.by_first(f"damaged {step}", move)
         self._manager.reload()
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Waits for writes under way."""
         self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.wait()
         self._manager.close()
 
     def __enter__(self) -> "Checkpoints":

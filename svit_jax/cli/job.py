@@ -1,10 +1,16 @@
-"""What every job of the command line has: help with an example, `--json`, a result to show."""
+"""What every job of the command line has: help with an example, `--json`, a result, an ending."""
 
 import argparse
 import dataclasses
 import json
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
+
+from data_pipeline.common.errors import UserError
+from data_pipeline.common.files import strict_json
+from svit_jax.training.preemption import PREEMPTED, PreemptedError
 
 Run = Callable[[argparse.Namespace], None]
 
@@ -27,6 +33,23 @@ def show(options: argparse.Namespace, result: Any, line: str) -> None:
     if options.json:
         plain = isinstance(result, type) or not dataclasses.is_dataclass(result)
         value = result if plain else dataclasses.asdict(result)
-        print(json.dumps(value, ensure_ascii=False, default=str))
+        print(json.dumps(strict_json(value), ensure_ascii=False, default=str))
     else:
         print(line)
+
+
+def ending(error: BaseException) -> int | None:
+    """The exit code of a job that ended with this error, after saying so; None: it is a bug."""
+    if isinstance(error, UserError):
+        print(f"svit: {error}", file=sys.stderr)
+        return 1
+    if isinstance(error, KeyboardInterrupt):
+        print("svit: interrupted; run the same command again to go on.", file=sys.stderr)
+        return 130
+    if isinstance(error, PreemptedError):
+        print(f"svit: {error}", file=sys.stderr)
+        return PREEMPTED
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return None

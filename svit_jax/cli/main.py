@@ -1,16 +1,13 @@
 """`svit <job>`: thin; each job's code lives in its room, and only the chosen one is imported."""
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipeline.common.errors import UserError
 from svit_jax.cli.convert import convert_job
 from svit_jax.cli.data import data_jobs
-from svit_jax.cli.job import add_job, show
-from svit_jax.training.preemption import PREEMPTED, PreemptedError
+from svit_jax.cli.job import add_job, ending, show
+from svit_jax.cli.train import train_job
 
 _BENCHMARKS = (
     "vqav2, gqa, mme, pope, referring, scienceqa, seedbench, mmbench, mmbench_cn, textvqa, vizwiz, "
@@ -38,23 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def ending(error: BaseException) -> int | None:
-    """The exit code of a job that ended with this error, after saying so; None: it is a bug."""
-    if isinstance(error, UserError):
-        print(f"svit: {error}", file=sys.stderr)
-        return 1
-    if isinstance(error, KeyboardInterrupt):
-        print("svit: interrupted; run the same command again to go on.", file=sys.stderr)
-        return 130
-    if isinstance(error, PreemptedError):
-        print(f"svit: {error}", file=sys.stderr)
-        return PREEMPTED
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return None
-
-
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="svit", description="SVIT: Scaling up Visual Instruction Tuning, in JAX."
@@ -63,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     _demo(jobs)
     data_jobs(jobs)
     convert_job(jobs)
-    _train(jobs)
+    train_job(jobs)
     _eval(jobs)
     _score(jobs)
     _chat(jobs)
@@ -85,78 +65,6 @@ def _demo(jobs: Any) -> None:
     )
     job.add_argument("--workdir", default="demo_run", help="where everything is written")
     job.add_argument("--config", default="configs/toy.py", help="the toy stages' config file")
-
-
-def _train(jobs: Any) -> None:
-    def explain(options: argparse.Namespace) -> None:
-        from svit_jax.config import load_config, run_config
-        from svit_jax.training.sharding_report import report_sharding
-
-        config = run_config(load_config(options.config, options.overrides), with_data=False)
-        report = report_sharding(config, options.explain_sharding)
-        show(options, report, report.table())
-        report.require_fit()
-
-    def run(options: argparse.Namespace) -> None:
-        if options.explain_sharding is not None:
-            return explain(options)
-        if options.workdir is None:
-            job.error("the following arguments are required: --workdir")
-        from svit_jax import distributed
-        from svit_jax.config import load_config, run_config
-        from svit_jax.training.loop import train
-
-        launch = distributed.Launch.from_environment(os.environ).with_options(
-            coordinator=options.coordinator,
-            processes=options.processes,
-            process=options.process,
-            heartbeat=options.heartbeat_seconds,
-        )
-        with distributed.job(launch, ending):
-            config = run_config(load_config(options.config, options.overrides))
-            result = train(config, options.workdir)
-            if distributed.is_first():
-                show(
-                    options,
-                    result,
-                    f"step {result.step} of {result.steps} in {options.workdir}: "
-                    + ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items()),
-                )
-
-    job = add_job(
-        jobs,
-        "train",
-        run,
-        "train, or go on with, the run in a workdir",
-        "svit train --config configs/toy.py:finetune --workdir run --data.train=dataset "
-        "--data.tokenizer=tokenizer.model",
-    )
-    job.add_argument("--config", required=True, help="config file, with :argument if it takes one")
-    job.add_argument("--workdir", help="checkpoints, logs and plan are written here")
-    job.add_argument(
-        "--explain-sharding",
-        type=int,
-        nargs="?",
-        const=0,
-        metavar="DEVICES",
-        help="print where each parameter would lie on so many devices (those that the mesh asks "
-        "for, or this machine's), and start nothing; neither data nor workdir is needed",
-    )
-    hosts = job.add_argument_group(
-        "several processes",
-        "Start the same command on every host. Cloud TPU, Slurm's srun and Open MPI's mpirun say "
-        "the rest; elsewhere these do, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
-        "JAX_PROCESS_ID.",
-    )
-    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="a free port of process 0's host")
-    hosts.add_argument("--processes", type=int, help="how many there are")
-    hosts.add_argument("--process", type=int, help="which of them this is, from 0")
-    hosts.add_argument(
-        "--heartbeat-seconds",
-        type=int,
-        help="a process that says nothing for so long is lost, and the job with it",
-    )
-    job.usage = "svit train --config FILE --workdir DIR [--section.key=value ...]"
 
 
 def _eval(jobs: Any) -> None:

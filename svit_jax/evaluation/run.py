@@ -23,11 +23,13 @@ def evaluate(
     images: PathLike,
     out: PathLike,
     blank: bool = False,
+    limit: int = 0,
 ) -> dict[str, BenchmarkRun]:
     """Answers each benchmark's questions, writes the upload and `<name>.scores.json`, and returns
     questions and answers by benchmark name.
 
-    `data` is the benchmark's folder, or a folder that holds it under its name; `identity` names
+    `data` is the benchmark's folder, or a folder that holds it under its name; `limit` takes a
+    subset (see `subset`); `identity` names
     the checkpoint and decoding, so that journalled answers are never those of another model.
     """
 
@@ -39,13 +41,37 @@ def evaluate(
     runs = {}
     for name in benchmarks:
         benchmark = find_benchmark(name)
-        folder = Path(data) / name if (Path(data) / name).is_dir() else Path(data)
-        questions = benchmark.read(folder, images)
+        questions = read_questions(name, data, images, limit)
         answers = run_benchmark(benchmark, questions, answer, out, identity, blank)
         stem = f"{name}.blank" if blank else name
         runs[name] = BenchmarkRun(benchmark, questions, answers.texts)
         write_json(Path(out) / f"{stem}.scores.json", scores(runs)[name])
     return runs
+
+
+def read_questions(name: str, data: PathLike, images: PathLike, limit: int = 0) -> list[Question]:
+    """The questions that `evaluate` asks. Raises UserError as the benchmark's reader does."""
+    folder = Path(data) / name if (Path(data) / name).is_dir() else Path(data)
+    return subset(find_benchmark(name).read(folder, images), limit)
+
+
+def subset(questions: Sequence[Question], limit: int) -> list[Question]:
+    """Up to `limit` questions (0: all), spread evenly over the pictures; those of one picture stay
+    together, since benchmarks score them together, even where one picture has more than `limit`."""
+    if not limit or len(questions) <= limit:
+        return list(questions)
+    by_picture: dict[object, list[Question]] = {}
+    for question in questions:
+        by_picture.setdefault(question.image or question.question_id, []).append(question)
+    pictures = list(by_picture.values())
+    wanted = max(1, limit * len(pictures) // len(questions))
+    chosen: list[Question] = []
+    for place in range(wanted):
+        more = pictures[place * len(pictures) // wanted]
+        if chosen and len(chosen) + len(more) > limit:
+            break
+        chosen += more
+    return chosen
 
 
 def scores(runs: Mapping[str, BenchmarkRun]) -> dict[str, dict[str, float]]:

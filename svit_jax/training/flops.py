@@ -21,8 +21,12 @@ import math
 import operator
 from collections.abc import Iterable
 
+import numpy as np
+
+from data_pipeline.loading.plan import PICTURES, TOKENS, Plan
 from svit_jax.models.decoder import PROJECTIONS
 from svit_jax.models.parameters import flat_parameters
+from svit_jax.models.remat import Remat
 from svit_jax.models.svit import Compute, SvitConfig, abstract_model
 
 Number = int | float
@@ -65,11 +69,12 @@ class Work:
         return sum(map(operator.mul, dataclasses.astuple(self), dataclasses.astuple(flops)))
 
 
-def segments_work(segments: Iterable[tuple[int, int]]) -> Work:
-    """The work of segments of (tokens, pictures); targets are not known from lengths."""
-    return functools.reduce(
-        operator.add, (Work(n, n * (n + 1) / 2, pictures) for n, pictures in segments), Work()
-    )
+def rows_work(plan: Plan, rows: range) -> Work:
+    """The work of these global rows; which of their tokens are targets the plan does not know."""
+    segments = np.concatenate([plan.row(row) for row in rows]).astype(np.int64)
+    tokens = segments[:, TOKENS]
+    pairs = tokens * (tokens + 1) // 2
+    return Work(int(tokens.sum()), int(pairs.sum()), int(segments[:, PICTURES].sum()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +88,18 @@ class StepFlops:
 
 
 _TOWER_KERNELS = ("q", "k", "v", "out", "fc1", "fc2")
-_LAST_OF_A_BLOCK = ("decoder/blocks/down", "decoder/blocks/down_lora/b")
+# What of a layer the backward pass computes again, by the name of what it keeps
+# (`models.remat.Remat`): these kernels' products, and this share of attention's two. A layer's last
+# product is never among them: no gradient needs its result.
+_LAST_OF_A_BLOCK = ("decoder/blocks/down", "decoder/blocks/down_lora/b", "tower/blocks/fc2")
+_QKV, _AFTER = ("q", "k", "v"), ("o", "gate", "up", "down", "out", "fc1")
+_AGAIN: dict[Remat, tuple[tuple[str, ...], float]] = {
+    "none": ((), 0.0),
+    "dots": ((), 1.0),
+    "qkv": (_AFTER, 0.5),
+    "attention": ((*_QKV, *_AFTER), 0.5),
+    "full": ((*_QKV, *_AFTER), 1.0),
+}
 
 
 def step_flops(config: SvitConfig, trainable: frozenset[str], compute: Compute) -> StepFlops:
@@ -102,6 +118,13 @@ def step_flops(config: SvitConfig, trainable: frozenset[str], compute: Compute) 
 
     def forward(paths: Iterable[str]) -> Number:
         return sum(2 * sizes[path] for path in paths)
+
+    def again_in(remat: Remat, paths: Iterable[str]) -> tuple[Number, float]:
+        """FLOPs of one row through these blocks' kernels once more, and attention's share."""
+        names, pairs = _AGAIN[remat]
+        kernels = {path: path.split("/")[2].removesuffix("_lora") for path in paths}
+        found = [path for path, kernel in kernels.items() if kernel in names]
+        return forward(path for path in found if path not in _LAST_OF_A_BLOCK), pairs
 
     tower = [f"tower/blocks/{name}" for name in _TOWER_KERNELS]
     in_tower = flowing("tower/")
@@ -130,14 +153,12 @@ def step_flops(config: SvitConfig, trainable: frozenset[str], compute: Compute) 
         pictures=picture,
         targets=products(unembedding, in_end),
     )
-    # A layer computed again stops before its last product, whose result no gradient needs.
-    again_in_blocks = [path for path in blocks if path not in _LAST_OF_A_BLOCK]
+    again_tokens, again_pairs = again_in(compute.remat_decoder, blocks)
+    again_patches, again_patch_pairs = again_in(compute.remat_vision, tower)
     again = Work(
-        tokens=compute.remat_decoder * in_blocks * forward(again_in_blocks),
-        pairs=compute.remat_decoder * in_blocks * pair,
-        pictures=compute.remat_vision
-        * in_tower
-        * ((patches + 1) * forward(tower[:-1]) + tower_pairs),
+        tokens=in_blocks * again_tokens,
+        pairs=in_blocks * again_pairs * pair,
+        pictures=in_tower * ((patches + 1) * again_patches + again_patch_pairs * tower_pairs),
         # The loss keeps no logits: the backward pass makes them again (`objective.token_sums`).
         targets=forward(unembedding),
     )

@@ -7,13 +7,13 @@ metrics are read one step late, so the host never waits for the device.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from data_pipeline.common.files import read_jsonl
-from data_pipeline.common.progress import progress_bar
 from data_pipeline.common.quarantine import Quarantine
 from svit_jax import distributed
 from svit_jax.checkpoints.bundle import write_bundle
@@ -21,52 +21,67 @@ from svit_jax.checkpoints.manager import Checkpoints
 from svit_jax.sharding.mesh import make_mesh
 from svit_jax.training.compilation import compilation_cache
 from svit_jax.training.faults import SkippedSteps, stop_for_skipped
+from svit_jax.training.first_batch import write_first_batch
+from svit_jax.training.goodput import read_goodput
+from svit_jax.training.heldout import heldout_hook, open_heldout
 from svit_jax.training.inputs import Ahead, Inputs
 from svit_jax.training.news import News
 from svit_jax.training.preemption import PreemptedError, Preemption
+from svit_jax.training.profiling import ProfileWindow
 from svit_jax.training.program import compile_run, total_steps
+from svit_jax.training.reporter import Reporter
 from svit_jax.training.settings import RunConfig
 from svit_jax.training.start import check_init, initial_state, restore_newest
 from svit_jax.training.state import TrainState
-from svit_jax.training.telemetry import MetricsLog, Stopwatch, last_metrics
+from svit_jax.training.telemetry import Stopwatch, last_metrics, require_wandb
 from svit_jax.training.watchdog import Watchdog
 from svit_jax.training.workdir import claim_workdir, owns_workdir
 
-Hook = Callable[[int, TrainState], None]
+Hook = Callable[[int, TrainState], Mapping[str, float] | None]
+"""Takes a step and the state after it; what it returns is logged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """Where a run ended: its last step, this process's seconds by activity, the last metrics."""
+    """Where a run ended: its last step with what is logged of it, and where the time went over all
+    its starts (`goodput.read_goodput`)."""
 
     step: int
     steps: int
-    seconds: dict[str, float]
     metrics: dict[str, float]
+    goodput: dict[str, Any]
     bad_records: tuple[str, ...]
 
 
 def train(
-    config: RunConfig, workdir: str | Path, hooks: tuple[tuple[int, Hook], ...] = ()
+    config: RunConfig,
+    workdir: str | Path,
+    hooks: tuple[tuple[int, Hook], ...] = (),
+    profile_steps: tuple[int, int] | None = None,
 ) -> RunResult:
-    """Trains, or goes on with, the run in `workdir`. `hooks` are (steps between, function).
+    """Trains, or goes on with, the run in `workdir`. `hooks` are (steps between, function):
+    they run every so many steps (0: never), and at the end. `profile_steps`: the first and last
+    step to trace with the profiler.
 
     Raises PreemptedError on SIGTERM: at once before the first step, else with a checkpoint saved.
     """
     workdir = Path(workdir)
     stacks = "stacks.txt" if distributed.is_first() else f"stacks.{jax.process_index()}.txt"
     watchdog = Watchdog(config.train.hang_seconds, workdir / stacks)
+    profile = ProfileWindow(profile_steps, workdir / "profile")
     with Preemption() as preemption, watchdog:
-        return _train(config, workdir, hooks, preemption, watchdog)
+        return _train(config, workdir, hooks, profile, preemption, watchdog)
 
 
 def _train(
     config: RunConfig,
     workdir: Path,
     hooks: tuple[tuple[int, Hook], ...],
+    profile: ProfileWindow,
     preemption: Preemption,
     watchdog: Watchdog,
 ) -> RunResult:
+    require_wandb(config.train.wandb)
     settings = dataclasses.asdict(config)
     owned = owns_workdir(workdir, settings)
     watch = Stopwatch()
@@ -83,11 +98,16 @@ def _train(
         start = checkpoints.latest_step() or 0
         if start >= steps:
             bad = _bad_records(workdir, start)
-            return RunResult(start, steps, {}, last_metrics(workdir), _ids(bad))
+            return _result(start, steps, workdir, bad)
+        profile.require_within(start, steps)
         if not start:
             check_init(config)
+        heldout = open_heldout(config, workdir) if data.heldout else None
         with watch.timing("compile"), compilation_cache(config.train.compilation_cache):
             plan, placement, compiled = compile_run(config, steps, mesh, inputs.plan.lengths)
+            if heldout:
+                on_heldout = heldout_hook(config, workdir, heldout, plan, placement, mesh)
+                hooks = ((config.train.eval_every, on_heldout), *hooks)
         skipped = SkippedSteps()
         if start:
             state, skipped, start = restore_newest(checkpoints, plan, inputs.plan)
@@ -100,61 +120,66 @@ def _train(
         news = News(bad, data.max_bad, preemption)
         loader = inputs.loader(config, placement.local_rows, start, steps)
         pending: tuple[int, dict[str, jax.Array]] | None = None
-        metrics: dict[str, float] = {}
 
         def report() -> None:
-            nonlocal metrics, pending
+            nonlocal pending
             if not pending:
                 return
             done, device_metrics = pending
             pending = None
             news.hear()
-            skipped.add(done, bool(jax.device_get(device_metrics["skipped"])))
+            found = jax.device_get(device_metrics)
+            metrics = {name: float(value) for name, value in found.items()}
+            skipped.add(done, bool(metrics["skipped"]))
             watchdog.beat()
+            reporter.stepped(done, metrics["target_tokens"])
             stop = len(skipped.in_row) >= config.train.max_skipped
             if done % config.train.log_every == 0 or done == steps or stop:
-                found = jax.device_get(device_metrics)
-                metrics = {name: float(value) for name, value in found.items()}
-                metrics["skipped"] = float(skipped.total)
-                if log:
-                    log.write(done, metrics)
-                bar.set_postfix(
-                    loss=f"{metrics['loss']:.3f}", accuracy=f"{metrics['accuracy']:.3f}"
-                )
+                reporter.log(done, {**metrics, "skipped": float(skipped.total)})
             if stop:
                 stop_for_skipped(skipped, workdir, inputs.plan, inputs.source, data.batch_size)
 
-        def run_hooks(step: int) -> None:
-            for every, hook in hooks:
-                if step and step % every == 0 and not news.stop:
-                    with watch.timing("hook"):
-                        hook(step, state)
-                    watchdog.beat()
+        def evaluate(step: int) -> bool:
+            """Runs the hooks that are due; False where SIGTERM came: they come again."""
+            due = [hook for every, hook in hooks if step == steps or (every and step % every == 0)]
+            # Several hosts must leave an evaluation together, or some would wait for the others.
+            leaving = preemption.at_once if distributed.alone() else contextlib.nullcontext
+            for hook in due if step else ():
+                with watch.timing("step"):
+                    report()
+                found = None
+                if not news.stop:
+                    with watch.timing("hook"), contextlib.suppress(PreemptedError), leaving():
+                        found = hook(step, state)
+                if news.stop:
+                    return False
+                if found:
+                    reporter.evaluated(step, found)
+                watchdog.beat()
+            return True
 
         def save(step: int) -> None:
             # A run that dies after this goes on from here: what came before must be in the log.
             with watch.timing("step"):
                 report()
             with watch.timing("checkpoint"):
-                metadata = {
-                    "plan": inputs.plan.inputs.identity,
-                    "step": step,
-                    "skipped": dataclasses.asdict(skipped),
-                }
-                checkpoints.save(step, state.parameters(), state.optimizer, metadata, metrics)
+                plan_identity = inputs.plan.inputs.identity
+                kept = {"plan": plan_identity, "step": step, "skipped": dataclasses.asdict(skipped)}
+                parameters, latest = state.parameters(), reporter.latest
+                checkpoints.save(step, parameters, state.optimizer, kept, latest)
+            reporter.saved(step)
             watchdog.beat()
 
+        reporter = Reporter(config, workdir, plan.trainable, inputs.plan, mesh, watch, start, steps)
         with (
-            contextlib.closing(MetricsLog(workdir, start))
-            if first
-            else contextlib.nullcontext() as log,
+            contextlib.closing(reporter),
+            contextlib.closing(profile),
             contextlib.closing(Ahead(loader, placement.put)) as batches,
-            progress_bar(steps, workdir.name, "step", initial=start, shown=first) as bar,
         ):
             preemption.defer()
             watchdog.beat()
             for step in range(start, steps):
-                run_hooks(step)
+                evaluate(step)
                 if news.stop:
                     if step > start:
                         save(step)
@@ -171,17 +196,41 @@ def _train(
                 with watch.timing("data"):
                     loaded, batch = next(batches)
                     news.tell(loaded)
-                with watch.timing("step"), jax.transfer_guard("disallow"):
+                if step == 0 and first:
+                    write_first_batch(
+                        workdir / "first_batch.html",
+                        loaded.batch,
+                        placement.local_rows,
+                        inputs.tokenizer,
+                        config.model.vision.patches,
+                    )
+                profile.before(step + 1)
+                with (
+                    watch.timing("step"),
+                    jax.transfer_guard("disallow"),
+                    profile.annotation(step + 1),
+                ):
                     state, device_metrics = compiled(state, batch)
                 with watch.timing("step"):
                     report()
                 pending = (step + 1, device_metrics)
-                bar.update()
+                profile.after(step + 1, state)
             with watch.timing("step"):
                 report()
-            run_hooks(steps)
+            evaluated = evaluate(steps)
             save(steps)
-    return RunResult(steps, steps, dict(watch.seconds), metrics, _ids(bad))
+            with watch.timing("checkpoint"):
+                checkpoints.wait()
+            if not evaluated:
+                raise PreemptedError(
+                    f"stopped by SIGTERM; all {steps} steps are saved in {workdir}, but the "
+                    "evaluation after them was left: svit eval does it."
+                )
+    return _result(steps, steps, workdir, bad)
+
+
+def _result(step: int, steps: int, workdir: Path, bad: Quarantine) -> RunResult:
+    return RunResult(step, steps, last_metrics(workdir), read_goodput(workdir), _ids(bad))
 
 
 def _bad_records(workdir: Path, start: int) -> Quarantine:

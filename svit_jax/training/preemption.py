@@ -1,7 +1,9 @@
 """SIGTERM, which announces that the machine is about to be taken away."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -29,6 +31,18 @@ class Preemption:
 
     def defer(self) -> None:
         self._deferred = True
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within it, after `defer`, the signal raises all the same: for work that may be left
+        unfinished. It does not begin where the signal came before."""
+        if self.requested:
+            raise PreemptedError("stopped by SIGTERM.")
+        self._deferred = False
+        try:
+            yield
+        finally:
+            self._deferred = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True

@@ -19,7 +19,8 @@ class DataConfig:
     `train` is a folder, several ("a,b": all of each) or a mixture ("a=0.7,b=0.3": shares of the
     rows). `dialogue_length`: the most tokens of a dialogue, in rows that may be longer.
     `reference_devices`: for how many devices a padded plan groups its batches, as the reference's
-    sampler would; 0 draws them at random."""
+    sampler would; 0 draws them at random.
+    `heldout`: a folder of records to evaluate on, "" for none."""
 
     train: str
     tokenizer: str
@@ -27,6 +28,8 @@ class DataConfig:
     row_length: int
     pictures_per_row: int
     split: str = "train"
+    heldout: str = ""
+    heldout_split: str = "train"
     template: str = "v1"
     after_eos: AfterEos = "4.31"
     plan: PlanKind = "packed"
@@ -44,12 +47,16 @@ class TrainConfig:
     evaluation or save ends (0: never). A step goes through its rows in `accumulate` microbatches.
     The loss is the mean over its targets, or, with `loss_groups` of n, the mean of the means of n
     groups of rows, as n devices with a mean of their own have it. XLA compiles with
-    `compiler_options` (NAME=VALUE), and `compilation_cache` keeps what it made ("": nothing)."""
+    `compiler_options` (NAME=VALUE), and `compilation_cache` keeps what it made ("": nothing).
+    Evaluations come every `eval_every` steps (0: never) and at the end. `wandb`: a project of
+    Weights & Biases to log to, "" for none."""
 
     steps: int = 0
     epochs: float = 1.0
     seed: int = 0
     log_every: int = 10
+    eval_every: int = 0
+    wandb: str = ""
     loss_chunk: int = 256
     loss_groups: int = 0
     accumulate: int = 1

@@ -1,45 +1,112 @@
-"""What a run says of itself: JSONL and TensorBoard scalars, and where the time went."""
+"""What a run logs: scalars by step as JSONL, in TensorBoard and, if asked, in Weights & Biases."""
 
 import contextlib
+import importlib.util
 import json
 import time
+import uuid
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from data_pipeline.common.files import read_jsonl, write_jsonl
+from data_pipeline.common.errors import UserError
+from data_pipeline.common.files import read_json, read_jsonl, strict_json, write_json, write_jsonl
+
+Scalars = Mapping[str, int | float]
 
 
 class MetricsLog:
-    """Scalars by step in `metrics.jsonl` and TensorBoard. Opened at a step, it drops what an
-    interrupted run had logged from there on, so the log equals an uninterrupted one's."""
+    """What training gives by step in `metrics.jsonl`, how fast in `timings.jsonl`, both in
+    TensorBoard and in the `wandb` project, if one is named.
 
-    def __init__(self, folder: str | Path, start_step: int):
-        self.path = Path(folder) / "metrics.jsonl"
-        if self.path.exists():
-            kept = []
-            with contextlib.suppress(Exception):  # a line torn by a kill ends what is worth keeping
-                for row in read_jsonl(self.path):
-                    if row["step"] <= start_step:
-                        kept.append(row)
-            write_jsonl(self.path, kept)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a", encoding="utf-8")
+    Opened at a step, it drops what an interrupted run had logged from there on, evaluations of that
+    very step among it since they are done again. So `metrics.jsonl` equals an uninterrupted run's.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        start_step: int,
+        wandb: str = "",
+        settings: Mapping[str, Any] | None = None,
+    ):
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._metrics = _opened(folder / "metrics.jsonl", start_step)
+        self._timings = _opened(folder / "timings.jsonl", start_step)
         self._board = SummaryWriter(
-            str(Path(folder) / "tensorboard"), purge_step=start_step + 1, write_to_disk=True
+            str(folder / "tensorboard"), purge_step=start_step + 1, write_to_disk=True
         )
+        self._wandb = _wandb_run(wandb, folder, settings) if wandb else None
 
-    def write(self, step: int, scalars: dict[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-        self._file.flush()
-        for name, value in scalars.items():
+    def write(self, step: int, scalars: Scalars) -> None:
+        self._add(self._metrics, step, scalars, scalars)
+
+    def write_timings(self, step: int, scalars: Scalars) -> None:
+        boards = {f"timing/{name}": value for name, value in scalars.items()}
+        self._add(self._timings, step, scalars, boards)
+
+    def _add(self, file: Any, step: int, row: Scalars, boards: Scalars) -> None:
+        file.write(_line({"step": step, **row}))
+        file.flush()
+        for name, value in boards.items():
             self._board.add_scalar(name, value, step)
+        if self._wandb:
+            self._wandb.log(dict(boards), step=step)
 
     def close(self) -> None:
-        self._file.close()
+        self._metrics.close()
+        self._timings.close()
         self._board.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(strict_json(dict(row)), allow_nan=False) + "\n"
+
+
+def _opened(path: Path, start_step: int) -> Any:
+    if path.exists():
+        kept = []
+        with contextlib.suppress(Exception):  # a line torn by a kill ends what is worth keeping
+            for row in read_jsonl(path):
+                evaluation = path.name == "metrics.jsonl" and "loss" not in row
+                if row["step"] < start_step + (not evaluation):
+                    kept.append(strict_json(row))
+        write_jsonl(path, kept)
+    return path.open("a", encoding="utf-8")
+
+
+def require_wandb(project: str) -> None:
+    """Raises UserError where a project is named and the package is not there."""
+    if project and not importlib.util.find_spec("wandb"):
+        raise UserError(
+            f"train.wandb={project}, but the package wandb is not installed; install "
+            "'svit-jax[wandb]', or leave train.wandb empty."
+        )
+
+
+def _wandb_run(project: str, folder: Path, settings: Mapping[str, Any] | None) -> Any:
+    """The run's place in the project: the same one after a restart. WANDB_MODE=offline keeps it
+    in the workdir, for `wandb sync`."""
+    require_wandb(project)
+    import wandb
+
+    marker = folder / "wandb.json"
+    if not marker.exists():
+        write_json(marker, {"project": project, "id": uuid.uuid4().hex[:16]})
+    return wandb.init(
+        project=project,
+        id=read_json(marker, "W&B marker")["id"],
+        name=folder.name,
+        dir=str(folder),
+        resume="allow",
+        config=dict(settings or {}),
+    )
 
 
 class Stopwatch:
@@ -47,6 +114,12 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self._start = time.perf_counter()
+
+    @property
+    def wall(self) -> float:
+        """Seconds since it was made."""
+        return time.perf_counter() - self._start
 
     @contextlib.contextmanager
     def timing(self, activity: str) -> Iterator[None]:
@@ -58,12 +131,20 @@ class Stopwatch:
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, int | float]]:
-    """The logged scalars of a run, a dict for each logged step, which stands in it as "step"."""
+    """The logged scalars of a run: a dict for each logged step, which stands in it as "step", and
+    one for each evaluation."""
     path = Path(workdir) / "metrics.jsonl"
-    return list(read_jsonl(path)) if path.exists() else []
+    rows = read_jsonl(path) if path.exists() else ()
+    return [
+        {name: float(value) if isinstance(value, str) else value for name, value in row.items()}
+        for row in rows
+    ]
 
 
 def last_metrics(workdir: str | Path) -> dict[str, float]:
+    """All that is logged of the last step."""
     rows = read_metrics(workdir)
-    last = rows[-1] if rows else {}
-    return {name: float(value) for name, value in last.items() if name != "step"}
+    last = [row for row in rows if row["step"] == rows[-1]["step"]]
+    merged = {name: float(value) for row in last for name, value in row.items()}
+    merged.pop("step", None)
+    return merged

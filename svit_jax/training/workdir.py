@@ -13,9 +13,11 @@ RUN_FILE = "run.json"
 _FREE_SECTIONS = ("mesh", "rules")
 _FREE_KEYS = {
     "compute": ("remat_vision", "remat_decoder", "attention"),
-    "data": ("workers", "max_bad", "train", "tokenizer"),
+    "data": ("workers", "max_bad", "train", "tokenizer", "heldout", "heldout_split"),
     "train": (
         "log_every",
+        "eval_every",
+        "wandb",
         "max_skipped",
         "hang_seconds",
         "accumulate",

@@ -59,6 +59,13 @@ def test_decode_drops_ids_past_the_vocabulary(tmp_path):
     assert tokenizer.decode([*ids[:1], 300, *ids[1:], 511]) == "a cat"
 
 
+def test_a_reader_sees_every_token(llama):
+    """319 "▁A", 6635 "▁cat"; "é" as its two bytes <0xC3> <0xA9>, which stand at byte + 3."""
+    assert llama.shown([1, 319, 6635, 13, 2]) == "<s> A cat\n</s>"
+    assert llama.shown([0xC3 + 3, 0xA9 + 3, 32000]) == "é<32000>"
+    assert llama.shown([0xC3 + 3, 319]) == "\ufffd A"
+
+
 def test_a_trained_model_follows_llamas_conventions(tmp_path):
     tokenizer = train_tokenizer(TEXTS, tmp_path / "t.model", 350)
     assert tokenizer.vocab_size == 350

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipeline.loading.plan import Plan, PlanInputs
 from svit_jax.batch import BatchPlacement, batch_shapes
 from svit_jax.config import build
 from svit_jax.models.attention import packed_mask
@@ -19,7 +20,7 @@ from svit_jax.models.svit import Compute, SvitConfig, abstract_model
 from svit_jax.models.vision_tower import VisionConfig
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
 from svit_jax.sharding.rules import Rules
-from svit_jax.training.flops import Work, peak_flops, segments_work, step_flops
+from svit_jax.training.flops import Work, peak_flops, rows_work, step_flops
 from svit_jax.training.objective import batch_sums
 from svit_jax.training.optimizer import trainable_paths
 
@@ -97,7 +98,7 @@ def test_every_product_of_the_traced_step_is_counted(patterns):
     assert ALL_OF_IT.times(flops.hardware) == traced_products(config, trainable, compute)
 
 
-@pytest.mark.parametrize(("projector", "remat"), [(True, True), (False, False)])
+@pytest.mark.parametrize(("projector", "remat"), [(True, "full"), (True, "qkv"), (False, "none")])
 def test_lora_has_no_gradients_of_the_kernels_that_it_stands_beside(projector, remat):
     config = model_config(LoraConfig(rank=4, dropout=0.0, targets=("q", "o", "down")))
     patterns = ("decoder/.*_lora/.*", "projector/.*") if projector else ("decoder/.*_lora/.*",)
@@ -107,11 +108,12 @@ def test_lora_has_no_gradients_of_the_kernels_that_it_stands_beside(projector, r
     assert ALL_OF_IT.times(flops.hardware) == traced_products(config, trainable, compute)
 
 
-def test_remat_is_hardware_flops_and_no_model_flops():
+@pytest.mark.parametrize("policy", ["full", "attention", "qkv", "dots"])
+def test_remat_is_hardware_flops_and_no_model_flops(policy):
     config = model_config()
     trainable = trainable_paths((".*",), flat_parameters(abstract_model(config)))
     plain = Compute("float32")
-    remat = Compute("float32", remat_vision=True, remat_decoder=True)
+    remat = Compute("float32", remat_vision=policy, remat_decoder=policy)
     before, after = (step_flops(config, trainable, compute) for compute in (plain, remat))
     assert after.model == before.model
     assert ALL_OF_IT.times(after.hardware) == traced_products(config, trainable, remat)
@@ -119,11 +121,12 @@ def test_remat_is_hardware_flops_and_no_model_flops():
 
 def test_a_packed_rows_segments_attend_to_themselves():
     """Counted pair by pair from the mask that the model uses, the padding's pairs left out."""
-    lengths = (5, 1, 7)
-    ids = np.repeat([1, 2, 3, 0], [*lengths, 3])
+    ids = np.repeat([1, 2, 3, 0], [5, 1, 7, 3])
     mask = np.asarray(packed_mask(jnp.asarray(ids)[None]))[0]
-    work = segments_work([(5, 1), (1, 0), (7, 2)])
-    assert work == Work(tokens=13, pairs=int(mask[ids > 0].sum()), pictures=3)
+    inputs = PlanInputs("data", "tokenizer", "template", 16, 16, 3, seed=0)
+    rows = np.array([[[0, 0, 5, 1], [1, 0, 1, 0], [2, 0, 7, 2]]], np.int32)
+    work = rows_work(Plan(inputs, rows, {}), range(2))
+    assert work == Work(tokens=2 * 13, pairs=2 * int(mask[ids > 0].sum()), pictures=2 * 3)
 
 
 def test_published_flops_of_a_decoder():
