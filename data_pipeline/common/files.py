@@ -1,6 +1,7 @@
 """Files that are whole or absent: written aside, then renamed; reading explains itself.
 
-Paths may be local or in a bucket (`gs://...`): all go through `etils.epath`.
+Paths may be local or in a bucket (`gs://...`): all go through `etils.epath`. A bucket knows no
+renaming; there a file is written aside on the local disk and put as one object, which is whole.
 """
 
 import contextlib
@@ -8,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
@@ -26,6 +28,13 @@ def open_atomic(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
     The text is UTF-8. Missing parent folders are made.
     """
     target = epath.Path(path)
+    if in_bucket(path):
+        with tempfile.TemporaryDirectory() as scratch:
+            aside = epath.Path(scratch) / target.name
+            with aside.open(mode) as file:
+                yield file
+            aside.copy(target, overwrite=True)
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
@@ -35,6 +44,31 @@ def open_atomic(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def in_bucket(path: PathLike) -> bool:
+    return "://" in os.fspath(path)
+
+
+def move_folder(source: epath.Path, target: epath.Path) -> None:
+    """Moves a folder, in the place of what stood there: at once on a disk, object by object in a
+    bucket."""
+    if target.exists():
+        target.rmtree()
+    if not in_bucket(source):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+        return
+    _copy_objects(source, target)
+    source.rmtree()
+
+
+def _copy_objects(source: epath.Path, target: epath.Path) -> None:
+    for path in source.iterdir():
+        if path.is_dir():
+            _copy_objects(path, target / path.name)
+        else:
+            path.copy(target / path.name)
 
 
 def write_text(path: PathLike, text: str) -> None:

@@ -19,6 +19,7 @@ from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import (
     PathLike,
     content_hash,
+    in_bucket,
     open_atomic,
     read_json,
     write_json,
@@ -258,7 +259,7 @@ class Plan:
 
 def _map_rows(path: str) -> Int32[np.ndarray, "R S 4"]:
     try:
-        if "://" in path:
+        if in_bucket(path):
             with epath.Path(path).open("rb") as file:
                 rows = np.load(file, allow_pickle=False)
         else:

@@ -6,9 +6,9 @@
 questions or to start another run.
 """
 
+import contextlib
 import difflib
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,8 +17,9 @@ from etils import epath
 from flax import traverse_util
 
 from data_pipeline.common.errors import UserError
-from data_pipeline.common.files import PathLike, file_sha256
+from data_pipeline.common.files import PathLike, file_sha256, in_bucket, move_folder, write_text
 from data_pipeline.common.progress import note
+from data_pipeline.common.storage import refusal, say_refusals_once
 from svit_jax import distributed
 from svit_jax.checkpoints.retention import Retention
 
@@ -35,7 +36,7 @@ def _flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rooted(path: PathLike) -> epath.Path:
     """The path from the root on, which Orbax insists on; a bucket's is one already."""
-    return epath.Path(path) if "://" in os.fspath(path) else epath.Path(path).resolve()
+    return epath.Path(path) if in_bucket(path) else epath.Path(path).resolve()
 
 
 class Checkpoints:
@@ -44,6 +45,8 @@ class Checkpoints:
     def __init__(self, folder: PathLike, retention: Retention = Retention()):
         self.folder = _rooted(folder)
         self._retention = retention
+        self._under_way: int | None = None
+        say_refusals_once("absl")  # Orbax's
         self._manager = ocp.CheckpointManager(self.folder, options=retention.options())
 
     def latest_step(self) -> int | None:
@@ -58,7 +61,32 @@ class Checkpoints:
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Starts writing; returns once the arrays are copied off the devices. `metrics` are what
-        the retention judges the checkpoint by."""
+        the retention judges the checkpoint by.
+
+        A write before it that the disk refused is named, and this one is then waited for: the run
+        goes on where there is room again. Raises UserError where there is not.
+        """
+        failed = False
+        try:
+            self._finish()
+        except UserError as error:
+            failed = True
+            note(f"{error} Trying once more, with step {step}.")
+        with self._explained(step):
+            self._require_writable()
+            self._start(step, parameters, optimizer, metadata, metrics)
+        self._under_way = step
+        if failed:
+            self._finish()
+
+    def _start(
+        self,
+        step: int,
+        parameters: Flat,
+        optimizer: Any,
+        metadata: dict[str, Any],
+        metrics: Mapping[str, float] | None,
+    ) -> None:
         self._manager.save(
             step,
             metrics=self._retention.judged(metrics),
@@ -118,22 +146,57 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> None:
         target = self.folder.parent / "damaged" / str(step)
-
-        def move() -> None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.exists():
-                target.rmtree()
-            (self.folder / str(step)).rename(target)
-
-        distributed.by_first(f"damaged {step}", move)
+        source = self.folder / str(step)
+        distributed.by_first(f"damaged {step}", lambda: move_folder(source, target))
         self._manager.reload()
 
+    def _require_writable(self) -> None:
+        """Raises at once what Orbax would raise in a thread, while others of its threads wait, and
+        keep the process, for minutes."""
+        if distributed.is_first():
+            probe = self.folder / "writable"
+            write_text(probe, "")
+            probe.unlink()
+
     def wait(self) -> None:
-        """Waits for writes under way."""
-        self._manager.wait_until_finished()
+        """Waits for the write under way. Raises UserError where the disk refused it."""
+        step, self._under_way = self._under_way, None
+        if step is not None:
+            with self._explained(step):
+                self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _explained(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # TensorStore's are ValueErrors
+            said = refusal(error)
+            if said is None:
+                raise
+            self._clear(step)
+            whole = finished_steps(self.folder)
+            rest = f"the newest whole one is of step {whole[-1]}" if whole else "there is none yet"
+            raise UserError(
+                f"the checkpoint of step {step} could not be written to {self.folder} ({said}); "
+                f"{rest}. Make room or mend the folder; the same command goes on."
+            ) from None
+
+    def _clear(self, step: int) -> None:
+        """Half a checkpoint takes the room that the next one needs."""
+        if distributed.is_first():
+            with contextlib.suppress(OSError):
+                for torn in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
+                    torn.rmtree()
 
     def close(self) -> None:
-        self.wait()
+        """Waits for the write under way. Raises UserError where the disk refused it."""
+        try:
+            self.wait()
+        except BaseException:
+            # Other threads of a write that failed fail too, once `_clear` has been there.
+            with contextlib.suppress(Exception):
+                self._manager.close()
+            raise
         self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
@@ -150,18 +213,26 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
 
 
+def finished_steps(folder: PathLike) -> list[int]:
+    """The steps of a folder's whole checkpoints, in order. In a bucket, where no folder can be
+    renamed, it is Orbax's marker object that says which are whole."""
+    root = epath.Path(folder)
+    found = [path for path in root.iterdir() if path.name.isdigit()] if root.exists() else []
+    return sorted(int(path.name) for path in found if ocp.utils.is_checkpoint_finalized(path))
+
+
 def newest_checkpoint(workdir: PathLike) -> epath.Path:
     """The newest finished checkpoint of a run, or `workdir` itself where it is one."""
     folder = epath.Path(workdir)
     if (folder / "parameters").exists():
         return folder
     steps = folder / "checkpoints"
-    found = [int(p.name) for p in steps.iterdir() if p.name.isdigit()] if steps.exists() else []
+    found = finished_steps(steps)
     if not found:
         raise UserError(
             f"{folder} holds no checkpoint (no {steps}/<step>); give the workdir of a training run."
         )
-    return steps / str(max(found))
+    return steps / str(found[-1])
 
 
 def checkpoint_fingerprint(checkpoint: PathLike) -> str:
@@ -175,6 +246,8 @@ def stored_parameters(checkpoint: PathLike) -> dict[str, jax.ShapeDtypeStruct]:
     with ocp.StandardCheckpointer() as reader:
         metadata = reader.metadata(_rooted(checkpoint) / "parameters")
     tree = getattr(metadata, "item_metadata", metadata)
+    if tree is None:
+        raise ValueError("its parameters' files are missing or cut off")
     return {
         path: jax.ShapeDtypeStruct(tuple(found.shape), found.dtype)
         for path, found in _flatten(getattr(tree, "tree", tree)).items()
@@ -204,7 +277,15 @@ def check_parameters(checkpoint: PathLike, abstract: Flat) -> None:
 
 def load_parameters(checkpoint: PathLike, abstract: Flat) -> dict[str, jax.Array]:
     """The parameters of one checkpoint folder, each placed straight into its own sharding, in the
-    dtype of its abstract array."""
-    check_parameters(checkpoint, abstract)
-    with ocp.StandardCheckpointer() as reader:
-        return _flatten(reader.restore(_rooted(checkpoint) / "parameters", _nest(abstract)))
+    dtype of its abstract array. Raises UserError where it is damaged or of another model."""
+    try:
+        check_parameters(checkpoint, abstract)
+        with ocp.StandardCheckpointer() as reader:
+            return _flatten(reader.restore(_rooted(checkpoint) / "parameters", _nest(abstract)))
+    except UserError:
+        raise
+    except Exception as error:  # Orbax raises of any kind
+        raise UserError(
+            f"checkpoint {checkpoint} is damaged ({_brief(error)}); give another one, or bring "
+            "back a copy."
+        ) from None

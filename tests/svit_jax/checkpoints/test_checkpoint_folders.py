@@ -1,5 +1,6 @@
 """Checkpoints on disk: onto another mesh, of another model, of nothing."""
 
+import dataclasses
 import json
 
 import jax
@@ -21,8 +22,8 @@ from svit_jax.sharding.rules import Rules
 from svit_jax.training.state import StatePlan, plan_state
 
 
-def make_plan(config, devices: int) -> StatePlan:
-    mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
+def make_plan(config, devices: int, **axes: int) -> StatePlan:
+    mesh = make_mesh(MeshConfig(**axes), jax.devices()[:devices])
     trainable = frozenset({"projector/fc1", "decoder/blocks/q"})
     return plan_state(config.model, trainable, optax.adam(1e-3), mesh, Rules())
 
@@ -32,6 +33,14 @@ def saved(make_run, tmp_path_factory):
     """A state on eight devices and the folder it was saved to, as steps 3, 7 and 10."""
     plan = make_plan(make_run("finetune"), 8)
     state = plan.from_scratch(make_run("finetune").model, 0)
+    random = np.random.default_rng(0)
+    moments = jax.tree.map(
+        lambda leaf: jax.device_put(
+            (1000 * random.random(leaf.shape)).astype(leaf.dtype), leaf.sharding
+        ),
+        state.optimizer,
+    )
+    state = dataclasses.replace(state, optimizer=moments)
     workdir = tmp_path_factory.mktemp("saved") / "run"
     with Checkpoints(workdir / "checkpoints", Retention(keep=2)) as checkpoints:
         assert checkpoints.latest_step() is None
@@ -48,26 +57,35 @@ def test_the_newest_are_kept(saved):
     assert newest_checkpoint(workdir / "checkpoints" / "7").name == "7"
 
 
-def test_restore_onto_another_mesh(saved, make_run):
-    workdir, state = saved
-    plan = make_plan(make_run("finetune"), 2)
-    abstract = plan.abstract
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        parameters, optimizer, metadata = checkpoints.restore(
-            10, abstract.parameters(), abstract.optimizer
-        )
-    assert metadata == {"plan": "p", "step": 10}
+def assert_same_bits(parameters, optimizer, state, plan) -> None:
     expected = state.parameters()
     assert parameters.keys() == expected.keys()
     for name, array in parameters.items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
-        assert len(array.sharding.device_set) == 2
         assert array.sharding.is_equivalent_to(plan.shardings.parameters()[name], array.ndim)
     assert jax.tree.structure(optimizer) == jax.tree.structure(state.optimizer)
-    for found, true in zip(
-        jax.tree.leaves(optimizer), jax.tree.leaves(state.optimizer), strict=True
-    ):
+    leaves = jax.tree.leaves(optimizer), jax.tree.leaves(state.optimizer)
+    places = jax.tree.leaves(plan.shardings.optimizer)
+    for found, true, place in zip(*leaves, places, strict=True):
         np.testing.assert_array_equal(found, true)
+        assert found.sharding.is_equivalent_to(place, found.ndim)
+
+
+def test_restore_onto_other_meshes_in_turn(saved, make_run, tmp_path):
+    """Eight devices, then four along two axes, then one, each from what the one before saved."""
+    folder, state = saved[0] / "checkpoints", saved[1]
+    for devices, axes in ((8, {"tensor": 4}), (4, {"fsdp": 2, "tensor": 2}), (1, {})):
+        plan = make_plan(make_run("finetune"), devices, **axes)
+        with Checkpoints(folder) as checkpoints:
+            parameters, optimizer, metadata = checkpoints.restore(
+                10, plan.abstract.parameters(), plan.abstract.optimizer
+            )
+        assert metadata == {"plan": "p", "step": 10}
+        assert {len(array.sharding.device_set) for array in parameters.values()} == {devices}
+        assert_same_bits(parameters, optimizer, state, plan)
+        folder = tmp_path / f"from_{devices}"
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(10, parameters, optimizer, metadata)
 
 
 def test_parameters_alone_onto_one_device(saved, make_run):
