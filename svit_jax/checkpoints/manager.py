@@ -68,7 +68,7 @@ class Checkpoints:
         """
         failed = False
         try:
-            self._finish()
+            self.wait()
         except UserError as error:
             failed = True
             note(f"{error} Trying once more, with step {step}.")
@@ -77,7 +77,7 @@ class Checkpoints:
             self._start(step, parameters, optimizer, metadata, metrics)
         self._under_way = step
         if failed:
-            self._finish()
+            self.wait()
 
     def _start(
         self,
