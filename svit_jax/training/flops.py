@@ -123,7 +123,12 @@ def step_flops(config: SvitConfig, trainable: frozenset[str], compute: Compute) 
         """FLOPs of one row through these blocks' kernels once more, and attention's share."""
         names, pairs = _AGAIN[remat]
         kernels = {path: path.split("/")[2].removesuffix("_lora") for path in paths}
-        found = [path for path, kernel in kernels.items() if kernel in names]
+        # What LoRA's first matrix gives is kept under no name.
+        found = [
+            path
+            for path, kernel in kernels.items()
+            if kernel in names or (remat == "qkv" and path.endswith("_lora/a"))
+        ]
         return forward(path for path in found if path not in _LAST_OF_A_BLOCK), pairs
 
     tower = [f"tower/blocks/{name}" for name in _TOWER_KERNELS]

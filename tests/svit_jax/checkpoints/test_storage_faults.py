@@ -121,7 +121,7 @@ def full_disk(monkeypatch):
 def test_where_there_is_room_again_saving_goes_on(tmp_path, capsys, full_disk):
     with Checkpoints(tmp_path / "c") as checkpoints:
         save(checkpoints, 1)
-        checkpoints._finish()
+        checkpoints.wait()
         full_disk(1)
         save(checkpoints, 2)
         save(checkpoints, 3)
@@ -137,7 +137,7 @@ def test_a_disk_that_stays_full_ends_in_one_sentence(tmp_path, full_disk, also_l
     said = r"of step (2|3) could not be written .*one is of step 1"
     with pytest.raises(UserError, match=said), Checkpoints(tmp_path / "c") as checkpoints:
         save(checkpoints, 1)
-        checkpoints._finish()
+        checkpoints.wait()
         full_disk(2)
         save(checkpoints, 2)
         if also_later:
@@ -152,7 +152,7 @@ def test_a_disk_that_stays_full_ends_in_one_sentence(tmp_path, full_disk, also_l
 def test_a_folder_that_was_taken_away_is_made_again(tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         save(checkpoints, 1)
-        checkpoints._finish()
+        checkpoints.wait()
         shutil.rmtree(tmp_path / "c")
         save(checkpoints, 2)
     assert_restores(tmp_path / "c", 2)

@@ -125,7 +125,7 @@ def test_a_packed_rows_segments_attend_to_themselves():
     mask = np.asarray(packed_mask(jnp.asarray(ids)[None]))[0]
     inputs = PlanInputs("data", "tokenizer", "template", 16, 16, 3, seed=0)
     rows = np.array([[[0, 0, 5, 1], [1, 0, 1, 0], [2, 0, 7, 2]]], np.int32)
-    work = rows_work(Plan(inputs, rows, {}), range(2))
+    work = rows_work(Plan(inputs, rows, {}, (1,)), range(2))
     assert work == Work(tokens=2 * 13, pairs=2 * int(mask[ids > 0].sum()), pictures=2 * 3)
 
 
