@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
@@ -38,11 +37,22 @@ def fused(
     interpret: bool,
 ) -> Float[Array, "B T N H"]:
     """Attention within segments, not ahead if `causal`."""
+    # Here, since Pallas takes a second to import, and only TPUs run it.
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
     length, heads, head_dim = q.shape[1:]
     kind = splash.CausalMask if causal else splash.FullMask
+    q_block, kv_block = _block(length // place.parts(place.tokens)), _block(length)
     kernel = splash.make_splash_mha(
         splash.MultiHeadMask([kind((length, length))] * heads),
-        block_sizes=_block_sizes(length // place.parts(place.tokens), length),
+        block_sizes=splash.BlockSizes(
+            block_q=q_block,
+            block_kv=kv_block,
+            block_q_dkv=q_block,
+            block_kv_dkv=kv_block,
+            block_q_dq=q_block,
+            block_kv_dq=kv_block,
+        ),
         head_shards=place.parts(place.heads),
         q_seq_shards=place.parts(place.tokens),
         residual_checkpoint_name=ATTENTION,
@@ -80,19 +90,7 @@ def fused(
     )(*arguments)
 
 
-def _block_sizes(queries: int, keys: int) -> splash.BlockSizes:
-    def block(length: int) -> int:
-        sizes = range(min(length, LARGEST_BLOCK), 0, -BLOCK)
-        return next(size for size in sizes if length % size == 0)
-
-    q, kv = block(queries), block(keys)
-    return splash.BlockSizes(
-        block_q=q,
-        block_kv=kv,
-        block_kv_compute=kv,
-        block_q_dkv=q,
-        block_kv_dkv=kv,
-        block_kv_dkv_compute=kv,
-        block_q_dq=q,
-        block_kv_dq=kv,
-    )
+def _block(length: int) -> int:
+    """The largest block that divides a length."""
+    sizes = range(min(length, LARGEST_BLOCK), 0, -BLOCK)
+    return next(size for size in sizes if length % size == 0)

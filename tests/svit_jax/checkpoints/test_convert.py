@@ -1,12 +1,15 @@
 """`svit convert` on checkpoints made by hand: bytes kept, errors whole, nothing half written."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 import pytest
 from hand_made import (
     CLIP_CONFIG,
@@ -28,8 +31,13 @@ from svit_jax.checkpoints.lazy_array import BFLOAT16
 from svit_jax.checkpoints.source import find_tensors
 from svit_jax.checkpoints.workdir_format import import_workdir
 from svit_jax.cli import main
-from svit_jax.sharding.mesh import MeshConfig
+from svit_jax.models.parameters import flat_parameters
+from svit_jax.models.svit import abstract_model, initial_model
+from svit_jax.sharding.mesh import MeshConfig, make_mesh
 from svit_jax.training.loop import train
+from svit_jax.training.optimizer import trainable_paths
+from svit_jax.training.start import initial_state
+from svit_jax.training.state import plan_state
 
 TOWER_INSIDE = "model.vision_tower.vision_tower.vision_model."
 TOWER_HF = "vision_tower.vision_model."
@@ -139,6 +147,33 @@ def test_vicuna_from_torch_files(clip, arrays, tiny_data, tmp_path):
     assert_bytes(tmp_path / "llava_again", arrays)
     fresh = convert(vicuna, tmp_path / "fresh", "orbax", options(vision_tower=clip))
     assert fresh.notes == ("the projector is new (seed 0), as no --projector was given",)
+
+
+def test_stage_1_begins_with_vicuna_and_clip(clip, arrays, tower, tiny_data, make_run, tmp_path):
+    """Both parts as they came, and a projector made anew from the run's seed."""
+    decoder = {name: x for name, x in arrays.items() if "mm_projector" not in name}
+    vicuna = write_folder(tmp_path / "vicuna", decoder, LLAMA_CONFIG, tiny_data.tokenizer)
+    convert(vicuna, tmp_path / "base", "orbax", options(vision_tower=clip))
+    model = import_workdir(tmp_path / "base").model
+    run = make_run("pretrain", f"checkpoint.init={tmp_path / 'base'}", "train.seed=7")
+    run = dataclasses.replace(run, model=model)
+    trainable = trainable_paths(run.optim.trainable, flat_parameters(abstract_model(model)))
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    state = initial_state(run, plan_state(model, trainable, optax.adam(1.0), mesh, run.rules))
+    assert state.trained.keys() == {
+        f"projector/{n}" for n in ("fc1", "fc1_bias", "fc2", "fc2_bias")
+    }
+    new = jax.jit(lambda: flat_parameters(initial_model(model, 7)))()
+    for path, array in state.trained.items():
+        np.testing.assert_array_equal(array, new[path], err_msg=path)
+    for layer in range(2):
+        q = decoder[f"model.layers.{layer}.self_attn.q_proj.weight"].astype(np.float32)
+        found = np.asarray(state.frozen["decoder/blocks/q"][layer])
+        np.testing.assert_array_equal(found, q.T.reshape(12, 3, 4))
+        fc1 = tower[f"encoder.layers.{layer}.mlp.fc1.weight"].astype(np.float32)
+        np.testing.assert_array_equal(state.frozen["tower/blocks/fc1"][layer], fc1.T)
+    words = decoder["model.embed_tokens.weight"].astype(np.float32)
+    np.testing.assert_array_equal(state.frozen["decoder/embedding"], words)
 
 
 def test_a_converted_workdir_answers_and_starts_a_run(tiny_data, make_run, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import Mesh
 
 from data_pipeline.common.errors import UserError
+from svit_jax.models import attention_gpu
 from svit_jax.models.attention import (
     DECODER_AXES,
     TOWER_AXES,
@@ -177,6 +178,21 @@ def test_a_kernel_that_is_asked_for_and_can_not_run_is_an_error(
 ):
     with pytest.raises(UserError, match=message):
         chosen(backend, q, platform, mesh)
+
+
+@pytest.mark.parametrize("causal, head_dim", [(True, 128), (False, 64)])
+def test_the_gpu_kernel_lowers_to_triton(causal, head_dim):
+    """For CUDA, on a machine without it: forward, what prepares backward, and backward."""
+    q, k = queries(head_dim=head_dim), queries(heads=2, head_dim=head_dim)
+    segments = jax.ShapeDtypeStruct((4, 256), jnp.int32)
+
+    def loss(q, k, v, segments):
+        out = attention_gpu.fused(q, k, v, segments, causal, Placement(None, "gpu"), False)
+        return out.astype(jnp.float32).sum()
+
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(q, k, k, segments)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("custom_call @__gpu$xla.gpu.triton(") == 3
 
 
 def test_a_mask_is_always_xlas():
