@@ -185,8 +185,8 @@ def test_a_mixtures_rows_are_in_exact_shares_and_each_part_has_its_own_epochs(pl
 
 
 def test_datasets_without_weights_share_rows(joined, tokenizer):
-    """All of each, packed as one dataset: fewer rows than apart."""
-    arguments = {"patches": P, "row_length": T, "pictures_per_row": M, "seed": 3}
+    """All of each, packed as one dataset: text fills up what pictures leave."""
+    arguments = {"patches": P, "row_length": 3 * T, "pictures_per_row": M, "seed": 3}
     plan = build_plan(joined, tokenizer, V1, plan_inputs(joined, tokenizer, V1, **arguments))
     first_of_text = len(joined.sources[0])
     kinds = [set(plan.row(index)[:, 0] >= first_of_text) for index in range(len(plan))]

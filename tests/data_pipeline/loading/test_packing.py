@@ -126,3 +126,13 @@ def test_rows_of_8192_are_at_least_95_percent_full():
     lengths = mixture_lengths(0.05)
     rows = make_packed_plan(lengths.sizes(CUT), 8192, 11, 0)
     assert np.minimum(lengths.tokens, CUT).sum() >= 0.95 * len(rows) * 8192
+
+
+@pytest.mark.parametrize(
+    ("row_length", "pictures_per_row", "rows_a_step"), [(2048, 3, 64), (4096, 5, 32), (8192, 8, 16)]
+)
+def test_the_rows_that_are_advised_hold_the_papers_128(row_length, pictures_per_row, rows_a_step):
+    """docs/training.md: within 5% of the dialogues of the paper's step."""
+    sizes = mixture_lengths(0.05).sizes(CUT)
+    rows = make_packed_plan(sizes, row_length, pictures_per_row, 0)
+    assert rows_a_step * len(sizes.tokens) / len(rows) == pytest.approx(128, rel=0.05)
