@@ -110,9 +110,11 @@ def _train(
                 hooks = ((config.train.eval_every, on_heldout), *hooks)
         skipped = SkippedSteps()
         if start:
-            state, skipped, start = restore_newest(checkpoints, plan, inputs.plan)
+            with watch.timing("checkpoint"):
+                state, skipped, start = restore_newest(checkpoints, plan, inputs.plan)
         else:
-            state = initial_state(config, plan)
+            with watch.timing("compile"):
+                state = initial_state(config, plan)
         bad = _bad_records(workdir, start)
         # Only now: whatever a user had to mend before the first step may have been a setting.
         if not owned and first:
