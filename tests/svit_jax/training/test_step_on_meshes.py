@@ -1,6 +1,8 @@
 """One compiled step of every real config, in size "tiny", on meshes of eight simulated devices."""
 
 import dataclasses
+import itertools
+import math
 
 import jax
 import numpy as np
@@ -16,6 +18,11 @@ MESHES = [
     MeshConfig(fsdp=8),
     MeshConfig(fsdp=2, tensor=2, sequence=2),
     MeshConfig(replica=2, fsdp=4),
+]
+OTHER_MESHES = [
+    mesh
+    for sizes in itertools.product((1, 2, 4, 8), repeat=4)
+    if math.prod(sizes) == 8 and (mesh := MeshConfig(*sizes)) not in MESHES
 ]
 
 
@@ -76,8 +83,13 @@ def single(finetune):
     return two_steps(finetune, MeshConfig(), 1)
 
 
-@pytest.mark.parametrize("mesh", MESHES, ids=str)
+@pytest.mark.parametrize(
+    "mesh",
+    [*MESHES, *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in OTHER_MESHES)],
+    ids=str,
+)
 def test_step_on_a_mesh_equals_one_device(finetune, single, mesh):
+    assert len(MESHES) + len(OTHER_MESHES) == 20  # ways to write 8 as a product of four sizes
     before, metrics, moments, after = two_steps(finetune, mesh, 8)
     for name, value in single[0].items():
         np.testing.assert_array_equal(before[name], value, err_msg=f"initial {name}")
@@ -161,3 +173,19 @@ def test_toy_step_compiles_on_a_mesh(configs):
     plan, placement, step = compile_run(config, 10, make_mesh(config.mesh))
     assert callable(step) and plan.trainable == set(plan.abstract.parameters())
     assert placement.local_rows == tuple(range(8))
+
+
+@pytest.mark.slow
+def test_sequence_splits_the_memory_of_activations(make_run):
+    """One long row on one device and on four, which hold all parameters each. A quarter remains of
+    whatever has a query's axis; keys, values and the table's rows are whole for a while."""
+    shape = "data.batch_size=1", "data.row_length=2048", "data.pictures_per_row=4"
+    config = make_run("finetune", *shape, "train.loss_chunk=16", "optim.trainable=projector/.*")
+
+    def temporary_bytes(mesh: MeshConfig, devices: int) -> int:
+        *_, step = compile_run(config, 10, make_mesh(mesh, jax.devices()[:devices]))
+        return step.memory_analysis().temp_size_in_bytes
+
+    whole = temporary_bytes(MeshConfig(fsdp=1), 1)
+    split = temporary_bytes(MeshConfig(fsdp=1, sequence=4), 4)
+    assert whole / 5 < split < whole / 3
