@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
+
+from etils import epath
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.loading.pipeline import ImageSpec, Loaded, make_loader
 from data_pipeline.loading.plan import Plan, build_plan, plan_inputs
+from data_pipeline.records.local_copy import local_copy
 from data_pipeline.records.source import RecordSource, open_records
 from data_pipeline.text.templates import Template, get_template
 from data_pipeline.text.tokenizer import Tokenizer
@@ -24,10 +26,10 @@ class Inputs:
     plan: Plan
 
     @classmethod
-    def open(cls, config: RunConfig, workdir: Path, keep_plan: bool) -> "Inputs":
+    def open(cls, config: RunConfig, workdir: epath.Path, keep_plan: bool) -> "Inputs":
         """`keep_plan`: the plan in the workdir is this run's and must fit; else it is made anew."""
         data = config.data
-        source = open_records(data.train, data.split)
+        source = open_records(local_copy(data.train, data.split, data.cache), data.split)
         if source.header.resize:
             source.header.resize.require_fit(config.model.vision.image_size, data.image_mode)
         tokenizer = Tokenizer(data.tokenizer)

@@ -7,14 +7,17 @@ metrics are read one step late, so the host never waits for the device.
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
+from etils import epath
 
-from data_pipeline.common.files import read_jsonl
+from data_pipeline.common.files import PathLike, read_jsonl
+from data_pipeline.common.mirror import Mirror
 from data_pipeline.common.progress import progress_bar
 from data_pipeline.common.quarantine import Quarantine
+from data_pipeline.common.storage import explained
 from svit_jax.checkpoints.bundle import write_bundle
 from svit_jax.checkpoints.manager import Checkpoints
 from svit_jax.sharding.mesh import make_mesh
@@ -28,6 +31,8 @@ from svit_jax.training.state import TrainState
 from svit_jax.training.telemetry import MetricsLog, Stopwatch, last_metrics
 from svit_jax.training.watchdog import Watchdog
 from svit_jax.training.workdir import claim_workdir, owns_workdir
+
+_PUSH_SECONDS = 60.0
 
 Hook = Callable[[int, TrainState], None]
 
@@ -44,21 +49,22 @@ class RunResult:
 
 
 def train(
-    config: RunConfig, workdir: str | Path, hooks: tuple[tuple[int, Hook], ...] = ()
+    config: RunConfig, workdir: PathLike, hooks: tuple[tuple[int, Hook], ...] = ()
 ) -> RunResult:
-    """Trains, or goes on with, the run in `workdir`. `hooks` are (steps between, function).
+    """Trains, or goes on with, the run in `workdir`. `hooks` are (steps between, function); SIGTERM
+    breaks one off, and it is called again when the run goes on.
 
     Raises PreemptedError on SIGTERM: at once before the first step, else with a checkpoint saved.
     """
-    workdir = Path(workdir)
-    watchdog = Watchdog(config.train.hang_seconds, workdir / "stacks.txt")
-    with Preemption() as preemption, watchdog:
-        return _train(config, workdir, hooks, preemption, watchdog)
+    folder = epath.Path(workdir)
+    watchdog = Watchdog(config.train.hang_seconds, folder / "stacks.txt")
+    with Preemption() as preemption, watchdog, explained("workdir", folder):
+        return _train(config, folder, hooks, preemption, watchdog)
 
 
 def _train(
     config: RunConfig,
-    workdir: Path,
+    workdir: epath.Path,
     hooks: tuple[tuple[int, Hook], ...],
     preemption: Preemption,
     watchdog: Watchdog,
@@ -109,6 +115,7 @@ def _train(
                 metrics = {name: float(value) for name, value in found.items()}
                 metrics["skipped"] = float(skipped.total)
                 log.write(done, metrics)
+                logs.push(at_most_every=_PUSH_SECONDS)
                 bar.set_postfix(
                     loss=f"{metrics['loss']:.3f}", accuracy=f"{metrics['accuracy']:.3f}"
                 )
@@ -119,7 +126,9 @@ def _train(
             for every, hook in hooks:
                 if step and step % every == 0 and not preemption.requested:
                     with watch.timing("hook"):
-                        hook(step, state)
+                        work = functools.partial(hook, step, state)
+                        # Processes of one job must break off together, or not at all.
+                        preemption.interruptible(work) if jax.process_count() == 1 else work()
                     watchdog.beat()
 
         def save(step: int) -> None:
@@ -127,6 +136,7 @@ def _train(
             with watch.timing("step"):
                 report()
             with watch.timing("checkpoint"):
+                logs.push()
                 metadata = {
                     "plan": inputs.plan.inputs.identity,
                     "step": step,
@@ -136,7 +146,8 @@ def _train(
             watchdog.beat()
 
         with (
-            contextlib.closing(MetricsLog(workdir, start)) as log,
+            contextlib.closing(Mirror(workdir, "metrics.jsonl")) as logs,
+            contextlib.closing(MetricsLog(logs.local, start)) as log,
             progress_bar(steps, workdir.name, "step", initial=start) as bar,
         ):
             preemption.defer()
@@ -172,7 +183,7 @@ def _train(
     return RunResult(steps, steps, dict(watch.seconds), metrics, _ids(bad))
 
 
-def _bad_records(workdir: Path, start: int) -> Quarantine:
+def _bad_records(workdir: epath.Path, start: int) -> Quarantine:
     """The run's bad records, with those that it met before step `start`."""
     path = workdir / "bad_records.jsonl"
     bad = Quarantine(path)

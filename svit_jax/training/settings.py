@@ -14,7 +14,8 @@ from svit_jax.training.optimizer import OptimConfig
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What is read and how it becomes batches. `batch_size` is the global number of rows."""
+    """What is read and how it becomes batches. `batch_size` is the global number of rows; `cache`
+    is a local folder for the copy of a dataset that lies in a bucket."""
 
     train: str
     tokenizer: str
@@ -28,6 +29,7 @@ class DataConfig:
     image_mode: AspectMode = "pad"
     workers: int = 0
     max_bad: int = 0
+    cache: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

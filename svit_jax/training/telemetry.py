@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from etils import epath
 from tensorboardX import SummaryWriter
 
-from data_pipeline.common.files import read_jsonl, write_jsonl
+from data_pipeline.common.files import PathLike, read_jsonl, write_jsonl
 
 
 class MetricsLog:
@@ -57,13 +58,13 @@ class Stopwatch:
             self.seconds[activity] += time.perf_counter() - start
 
 
-def read_metrics(workdir: str | Path) -> list[dict[str, int | float]]:
+def read_metrics(workdir: PathLike) -> list[dict[str, int | float]]:
     """The logged scalars of a run, a dict for each logged step, which stands in it as "step"."""
-    path = Path(workdir) / "metrics.jsonl"
+    path = epath.Path(workdir) / "metrics.jsonl"
     return list(read_jsonl(path)) if path.exists() else []
 
 
-def last_metrics(workdir: str | Path) -> dict[str, float]:
+def last_metrics(workdir: PathLike) -> dict[str, float]:
     rows = read_metrics(workdir)
     last = rows[-1] if rows else {}
     return {name: float(value) for name, value in last.items() if name != "step"}

@@ -1,8 +1,9 @@
 """Whose workdir it is: a run's settings stand in `run.json`, and another run's are refused."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import content_hash, read_json, write_json
@@ -12,7 +13,7 @@ RUN_FILE = "run.json"
 # Where arrays lie and how often things are logged or saved may change when a run goes on.
 _FREE_SECTIONS = ("mesh", "rules")
 _FREE_KEYS = {
-    "data": ("workers", "max_bad", "train", "tokenizer"),
+    "data": ("workers", "max_bad", "train", "tokenizer", "cache"),
     "train": ("log_every", "max_skipped", "hang_seconds"),
     "checkpoint": ("every", "keep", "keep_every", "best", "init"),
 }
@@ -25,7 +26,7 @@ def settings_identity(settings: Settings) -> str:
     return content_hash(_binding(settings))
 
 
-def owns_workdir(workdir: Path, settings: Settings) -> bool:
+def owns_workdir(workdir: epath.Path, settings: Settings) -> bool:
     """Whether the run of these settings has started in the workdir; False where no run has.
 
     Raises UserError where the workdir belongs to another run.
@@ -45,7 +46,7 @@ def owns_workdir(workdir: Path, settings: Settings) -> bool:
     return True
 
 
-def claim_workdir(workdir: Path, settings: Settings) -> None:
+def claim_workdir(workdir: epath.Path, settings: Settings) -> None:
     """Binds the workdir to the run of these settings."""
     content = {"identity": settings_identity(settings), "config": _json_ready(settings)}
     write_json(workdir / RUN_FILE, content)
