@@ -81,8 +81,12 @@ def _train(jobs: Any) -> None:
     def run(options: argparse.Namespace) -> None:
         from svit_jax.config import load_config, run_config
         from svit_jax.training.loop import train
+        from svit_jax.training.replay import replay
 
         config = run_config(load_config(options.config, options.overrides))
+        if options.replay:
+            found = replay(config, options.workdir)
+            return show(options, found, str(found))
         result = train(config, options.workdir)
         show(
             options,
@@ -101,7 +105,12 @@ def _train(jobs: Any) -> None:
     )
     job.add_argument("--config", required=True, help="config file, with :argument if it takes one")
     job.add_argument("--workdir", required=True, help="checkpoints, logs and plan are written here")
-    job.usage = "svit train --config FILE --workdir DIR [--section.key=value ...]"
+    job.add_argument(
+        "--replay",
+        action="store_true",
+        help="train nothing: go to the step whose loss or gradient was not finite, row by row",
+    )
+    job.usage = "svit train --config FILE --workdir DIR [--replay] [--section.key=value ...]"
 
 
 def _eval(jobs: Any) -> None:
