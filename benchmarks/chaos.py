@@ -207,6 +207,8 @@ def main() -> None:
         }
         print(json.dumps({key: value for key, value in result.items() if key != "kills"}))
         record(result, options.out, "chaos")
+        if not (result["parameters_identical"] and result["log_identical"]):
+            raise SystemExit("the run that was killed ended otherwise than the whole one")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ import dataclasses
 import functools
 import os
 import re
-import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from svit_jax.cli.job import add_job, ending, show
 
@@ -55,6 +55,11 @@ def train_job(jobs: Any) -> None:
         "--eval-limit", type=int, default=200, help="questions of each benchmark (0: all)"
     )
     job.add_argument("--eval-max-new-tokens", type=int, default=64)
+    job.add_argument(
+        "--replay",
+        action="store_true",
+        help="train nothing: go to the step whose loss or gradient was not finite, row by row",
+    )
     hosts = job.add_argument_group(
         "several processes",
         "Start the same command on every host. Cloud TPU, Slurm's srun and Open MPI's mpirun say "
@@ -116,6 +121,11 @@ def _train(options: argparse.Namespace) -> None:
     from svit_jax.training.loop import train
 
     config = run_config(load_config(options.config, options.overrides))
+    if options.replay:
+        from svit_jax.training.replay import replay
+
+        found = replay(config, options.workdir)
+        return show(options, found, str(found))
     hooks: tuple[Any, ...] = ()
     if options.eval_benchmark:
         hook = benchmark_hook(
@@ -186,9 +196,10 @@ def benchmark_hook(
         return assistant(workdir, {}, compute, mesh, config.rules, batch_size, workdir)
 
     def hook(step: int, state: Any) -> dict[str, float]:
-        out = Path(workdir) / "evaluations" / str(step)
+        out = epath.Path(workdir) / "evaluations" / str(step)
         # What an interrupted run left there may be another mesh's answers: they are asked anew.
-        shutil.rmtree(out, ignore_errors=True)
+        if out.exists():
+            out.rmtree()
         identity = f"step {step} of {workdir}, greedy {max_new_tokens}"
         running().engine.parameters = state.parameters()
         try:

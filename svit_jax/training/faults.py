@@ -2,14 +2,17 @@
 which records."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import write_jsonl
 from data_pipeline.loading.plan import Plan
 from data_pipeline.loading.source import DialogueSource
 from svit_jax import distributed
+
+NON_FINITE_FILE = "non_finite.jsonl"
 
 _NAMED = 8
 
@@ -28,11 +31,11 @@ class SkippedSteps:
 
 
 def stop_for_skipped(
-    skipped: SkippedSteps, workdir: Path, plan: Plan, source: DialogueSource, batch_size: int
+    skipped: SkippedSteps, workdir: epath.Path, plan: Plan, source: DialogueSource, batch_size: int
 ) -> None:
-    """Writes what the skipped steps in a row held to `non_finite.jsonl`, a line for each step, and
+    """Writes what the skipped steps in a row held to `NON_FINITE_FILE`, a line for each step, and
     raises a UserError with the record ids of the last one."""
-    path = workdir / "non_finite.jsonl"
+    path = workdir / NON_FINITE_FILE
     batches = _batches(skipped.in_row, plan, source, batch_size)
     distributed.by_first("skipped steps", lambda: write_jsonl(path, batches))
     last = batches[-1]
@@ -41,8 +44,9 @@ def stop_for_skipped(
     raise UserError(
         f"loss or gradient was not finite in {len(skipped.in_row)} steps in a row "
         f"(train.max_skipped), up to step {last['step']}, whose batch holds the records "
-        f"{', '.join(ids[:_NAMED])}{more}; {path} lists each of these batches: mend the records or "
-        "lower optim.learning_rate in a new run (checkpoint.init), or go on with a higher "
+        f"{', '.join(ids[:_NAMED])}{more}; {path} lists each of these batches, and the "
+        "same command with --replay finds the rows: mend the records or lower "
+        "optim.learning_rate in a new run (checkpoint.init), or go on with a higher "
         "train.max_skipped."
     )
 

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.common.files import read_json, write_json
+from etils import epath
+
+from data_pipeline.common.files import PathLike, read_json, write_json
 from svit_jax.training.telemetry import Stopwatch
 
+GOODPUT_FILE = "goodput.json"
 ACTIVITIES = {
     "step": "step",
     "data": "data",
@@ -87,9 +90,9 @@ def goodput_report(starts: int, seconds: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def read_goodput(workdir: str | Path) -> dict[str, Any]:
+def read_goodput(workdir: PathLike) -> dict[str, Any]:
     """The account of a run without its marks; an empty one where there is none."""
-    path = Path(workdir) / "goodput.json"
+    path = epath.Path(workdir) / GOODPUT_FILE
     found = read_json(path, "goodput account") if path.exists() else {}
     return goodput_report(found.get("starts", 0), found.get("seconds", {}))
 

@@ -4,7 +4,8 @@ import dataclasses
 import sys
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+
+from etils import epath
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.progress import note
@@ -13,6 +14,7 @@ from data_pipeline.loading.mixture import Mixture
 from data_pipeline.loading.pipeline import ImageSpec, Loaded, make_loader
 from data_pipeline.loading.plan import Plan, build_plan, plan_inputs
 from data_pipeline.loading.source import DialogueSource, JoinedSource
+from data_pipeline.records.local_copy import local_copy
 from data_pipeline.records.source import open_records
 from data_pipeline.text.templates import Template, get_template
 from data_pipeline.text.tokenizer import Tokenizer
@@ -34,11 +36,12 @@ class Inputs:
     plan: Plan
 
     @classmethod
-    def open(cls, config: RunConfig, workdir: Path, keep_plan: bool) -> "Inputs":
+    def open(cls, config: RunConfig, workdir: epath.Path, keep_plan: bool) -> "Inputs":
         """`keep_plan`: the plan in the workdir is this run's and must fit; else it is made anew."""
         data = config.data
         mixture = Mixture.parse(data.train)
-        opened = [open_records(folder, data.split) for folder in mixture.folders]
+        folders = [local_copy(folder, data.split, data.cache) for folder in mixture.folders]
+        opened = [open_records(folder, data.split) for folder in folders]
         for records in opened:
             if records.header.resize:
                 records.header.resize.require_fit(config.model.vision.image_size, data.image_mode)

@@ -8,13 +8,14 @@ metrics are read one step late, so the host never waits for the device.
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
-from data_pipeline.common.files import read_jsonl
+from data_pipeline.common.files import PathLike, read_jsonl
 from data_pipeline.common.quarantine import Quarantine
+from data_pipeline.common.storage import explained
 from svit_jax import distributed
 from svit_jax.checkpoints.bundle import write_bundle
 from svit_jax.checkpoints.manager import Checkpoints
@@ -55,27 +56,28 @@ class RunResult:
 
 def train(
     config: RunConfig,
-    workdir: str | Path,
+    workdir: PathLike,
     hooks: tuple[tuple[int, Hook], ...] = (),
     profile_steps: tuple[int, int] | None = None,
 ) -> RunResult:
     """Trains, or goes on with, the run in `workdir`. `hooks` are (steps between, function):
     they run every so many steps (0: never), and at the end. `profile_steps`: the first and last
-    step to trace with the profiler.
+    step to trace with the profiler. SIGTERM breaks a hook off, and it is called again when the run
+    goes on.
 
     Raises PreemptedError on SIGTERM: at once before the first step, else with a checkpoint saved.
     """
-    workdir = Path(workdir)
+    folder = epath.Path(workdir)
     stacks = "stacks.txt" if distributed.is_first() else f"stacks.{jax.process_index()}.txt"
-    watchdog = Watchdog(config.train.hang_seconds, workdir / stacks)
-    profile = ProfileWindow(profile_steps, workdir / "profile")
-    with Preemption() as preemption, watchdog:
-        return _train(config, workdir, hooks, profile, preemption, watchdog)
+    watchdog = Watchdog(config.train.hang_seconds, folder / stacks)
+    profile = ProfileWindow(profile_steps, folder / "profile")
+    with Preemption() as preemption, watchdog, explained("workdir", folder):
+        return _train(config, folder, hooks, profile, preemption, watchdog)
 
 
 def _train(
     config: RunConfig,
-    workdir: Path,
+    workdir: epath.Path,
     hooks: tuple[tuple[int, Hook], ...],
     profile: ProfileWindow,
     preemption: Preemption,
@@ -165,6 +167,7 @@ def _train(
             with watch.timing("step"):
                 report()
             with watch.timing("checkpoint"):
+                reporter.saving()
                 plan_identity = inputs.plan.inputs.identity
                 kept = {"plan": plan_identity, "step": step, "skipped": dataclasses.asdict(skipped)}
                 parameters, latest = state.parameters(), reporter.latest
@@ -231,11 +234,11 @@ def _train(
     return _result(steps, steps, workdir, bad)
 
 
-def _result(step: int, steps: int, workdir: Path, bad: Quarantine) -> RunResult:
+def _result(step: int, steps: int, workdir: epath.Path, bad: Quarantine) -> RunResult:
     return RunResult(step, steps, last_metrics(workdir), read_goodput(workdir), _ids(bad))
 
 
-def _bad_records(workdir: Path, start: int) -> Quarantine:
+def _bad_records(workdir: epath.Path, start: int) -> Quarantine:
     """The run's bad records, with those that it met before step `start`."""
     path = workdir / "bad_records.jsonl"
     bad = Quarantine(path)

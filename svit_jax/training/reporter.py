@@ -2,18 +2,20 @@
 
 import dataclasses
 import datetime
-from pathlib import Path
 
+from etils import epath
 from jax.sharding import Mesh
 
+from data_pipeline.common.mirror import Mirror
 from data_pipeline.common.progress import note, progress_bar
 from data_pipeline.loading.plan import Plan
 from svit_jax import distributed
 from svit_jax.training.flops import StepFlops, Work, peak_flops, rows_work, step_flops
-from svit_jax.training.goodput import Goodput
+from svit_jax.training.goodput import GOODPUT_FILE, Goodput
 from svit_jax.training.settings import RunConfig
-from svit_jax.training.telemetry import MetricsLog, Scalars, Stopwatch
+from svit_jax.training.telemetry import CONTINUED, MetricsLog, Scalars, Stopwatch
 
+_PUSH_SECONDS = 60.0
 _PAUSES = ("hook", "checkpoint", "compile")
 
 
@@ -77,6 +79,22 @@ def _scaled(value: float) -> tuple[str, str]:
     return f"{value / 1000**power:.3g}", "kMGTP"[power - 1] if power else ""
 
 
+class _Logs:
+    """What is written of a run, in a workdir that may be a bucket."""
+
+    def __init__(self, config: RunConfig, workdir: epath.Path, watch: Stopwatch, start: int):
+        self.mirror = Mirror(workdir, *CONTINUED, GOODPUT_FILE)
+        settings = dataclasses.asdict(config)
+        self.metrics = MetricsLog(self.mirror.local, start, config.train.wandb, settings)
+        self.goodput = Goodput(self.mirror.local / GOODPUT_FILE, watch)
+        self.goodput.resume(start)
+
+    def close(self) -> None:
+        self.metrics.close()
+        self.goodput.write()
+        self.mirror.close()
+
+
 class Reporter:
     """All that a run writes about itself while it trains from step `start` to `steps`. Of several
     processes the first alone writes and shows it. `latest`: the scalars last logged, by name."""
@@ -84,7 +102,7 @@ class Reporter:
     def __init__(
         self,
         config: RunConfig,
-        workdir: Path,
+        workdir: epath.Path,
         trainable: frozenset[str],
         plan: Plan,
         mesh: Mesh,
@@ -93,13 +111,8 @@ class Reporter:
         steps: int,
     ):
         self.latest: dict[str, float] = {}
-        self._log: MetricsLog | None = None
-        self._goodput: Goodput | None = None
         first = distributed.is_first()
-        if first:
-            self._log = MetricsLog(workdir, start, config.train.wandb, dataclasses.asdict(config))
-            self._goodput = Goodput(workdir / "goodput.json", watch)
-            self._goodput.resume(start)
+        self._logs = _Logs(config, workdir, watch, start) if first else None
         self._watch, self._begun = watch, watch.wall
         self._plan, self._batch_size = plan, config.data.batch_size
         self._start, self._steps = start, steps
@@ -120,11 +133,12 @@ class Reporter:
         """Logs a step's metrics with the speed since the last time, and shows both."""
         self.latest |= metrics
         rates = self._speed.read()
-        if not self._log or not self._goodput:
+        if self._logs is None:
             return
-        self._log.write(step, metrics)
-        self._log.write_timings(step, rates)
-        self._goodput.write_now_and_then()
+        self._logs.metrics.write(step, metrics)
+        self._logs.metrics.write_timings(step, rates)
+        self._logs.goodput.write_now_and_then()
+        self._logs.mirror.push(at_most_every=_PUSH_SECONDS)
         left = (self._watch.wall - self._begun) / (step - self._start) * (self._steps - step)
         line = summary_line(step, self._steps, metrics["loss"], rates, left)
         if self._bar.disable:
@@ -135,17 +149,21 @@ class Reporter:
     def evaluated(self, step: int, scalars: Scalars) -> None:
         """Logs what an evaluation after `step` found."""
         self.latest |= scalars
-        if not self._log:
+        if self._logs is None:
             return
-        self._log.write(step, scalars)
+        self._logs.metrics.write(step, scalars)
         note(f"step {step}: " + ", ".join(f"{name} {v:.4g}" for name, v in scalars.items()))
 
+    def saving(self) -> None:
+        """A checkpoint is about to be saved: what is logged must be where it will be."""
+        if self._logs is not None:
+            self._logs.mirror.push()
+
     def saved(self, step: int) -> None:
-        if self._goodput:
-            self._goodput.mark(step)
+        if self._logs is not None:
+            self._logs.goodput.mark(step)
 
     def close(self) -> None:
         self._bar.close()
-        if self._log and self._goodput:
-            self._log.close()
-            self._goodput.write()
+        if self._logs is not None:
+            self._logs.close()

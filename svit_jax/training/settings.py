@@ -20,7 +20,8 @@ class DataConfig:
     rows). `dialogue_length`: the most tokens of a dialogue, in rows that may be longer.
     `reference_devices`: for how many devices a padded plan groups its batches, as the reference's
     sampler would; 0 draws them at random.
-    `heldout`: a folder of records to evaluate on, "" for none."""
+    `heldout`: a folder of records to evaluate on, "" for none. `cache`: a local folder for the copy
+    of a dataset that lies in a bucket."""
 
     train: str
     tokenizer: str
@@ -38,6 +39,7 @@ class DataConfig:
     image_mode: AspectMode = "pad"
     workers: int = 0
     max_bad: int = 0
+    cache: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 from tensorboardX import SummaryWriter
 
 from data_pipeline.common.errors import UserError
-from data_pipeline.common.files import read_json, read_jsonl, strict_json, write_json, write_jsonl
+from data_pipeline.common.files import (
+    PathLike,
+    read_json,
+    read_jsonl,
+    strict_json,
+    write_json,
+    write_jsonl,
+)
 
 Scalars = Mapping[str, int | float]
+METRICS, TIMINGS, _WANDB = "metrics.jsonl", "timings.jsonl", "wandb.json"
+CONTINUED = (METRICS, TIMINGS, _WANDB)
+"""The files that a run which goes on must find where it writes."""
 
 
 class MetricsLog:
@@ -35,8 +46,8 @@ class MetricsLog:
     ):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._metrics = _opened(folder / "metrics.jsonl", start_step)
-        self._timings = _opened(folder / "timings.jsonl", start_step)
+        self._metrics = _opened(folder / METRICS, start_step)
+        self._timings = _opened(folder / TIMINGS, start_step)
         self._board = SummaryWriter(
             str(folder / "tensorboard"), purge_step=start_step + 1, write_to_disk=True
         )
@@ -74,7 +85,7 @@ def _opened(path: Path, start_step: int) -> Any:
         kept = []
         with contextlib.suppress(Exception):  # a line torn by a kill ends what is worth keeping
             for row in read_jsonl(path):
-                evaluation = path.name == "metrics.jsonl" and "loss" not in row
+                evaluation = path.name == METRICS and "loss" not in row
                 if row["step"] < start_step + (not evaluation):
                     kept.append(strict_json(row))
         write_jsonl(path, kept)
@@ -96,7 +107,7 @@ def _wandb_run(project: str, folder: Path, settings: Mapping[str, Any] | None) -
     require_wandb(project)
     import wandb
 
-    marker = folder / "wandb.json"
+    marker = folder / _WANDB
     if not marker.exists():
         write_json(marker, {"project": project, "id": uuid.uuid4().hex[:16]})
     return wandb.init(
@@ -130,10 +141,10 @@ class Stopwatch:
             self.seconds[activity] += time.perf_counter() - start
 
 
-def read_metrics(workdir: str | Path) -> list[dict[str, int | float]]:
+def read_metrics(workdir: PathLike) -> list[dict[str, int | float]]:
     """The logged scalars of a run: a dict for each logged step, which stands in it as "step", and
     one for each evaluation."""
-    path = Path(workdir) / "metrics.jsonl"
+    path = epath.Path(workdir) / METRICS
     rows = read_jsonl(path) if path.exists() else ()
     return [
         {name: float(value) if isinstance(value, str) else value for name, value in row.items()}
@@ -141,7 +152,7 @@ def read_metrics(workdir: str | Path) -> list[dict[str, int | float]]:
     ]
 
 
-def last_metrics(workdir: str | Path) -> dict[str, float]:
+def last_metrics(workdir: PathLike) -> dict[str, float]:
     """All that is logged of the last step."""
     rows = read_metrics(workdir)
     last = [row for row in rows if row["step"] == rows[-1]["step"]]

@@ -3,9 +3,11 @@
 import faulthandler
 import os
 import sys
+import tempfile
 import threading
 import time
-from pathlib import Path
+
+from data_pipeline.common.files import PathLike, write_text
 
 HUNG = 75
 """The exit code of a run that hung: EX_TEMPFAIL of sysexits.h, "try again"."""
@@ -15,7 +17,7 @@ class Watchdog:
     """Within it, `seconds` without a `beat` write the stacks of all threads to standard error and
     to `path`, and end the process with `HUNG`. 0 seconds watch nothing."""
 
-    def __init__(self, seconds: float, path: Path):
+    def __init__(self, seconds: float, path: PathLike):
         self.seconds = seconds
         self.path = path
         self._last = time.monotonic()
@@ -49,9 +51,11 @@ class Watchdog:
         exit_anyway = threading.Timer(10, os._exit, [HUNG])
         exit_anyway.start()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("w") as file:
+            # It writes to local files alone.
+            with tempfile.TemporaryFile("w+") as file:
                 faulthandler.dump_traceback(file=file)
+                file.seek(0)
+                write_text(self.path, file.read())
         finally:
             # Not sys.exit: threads that hang would keep the process alive.
             os._exit(HUNG)

@@ -1,8 +1,9 @@
 """Whose workdir it is: a run's settings stand in `run.json`, and another run's are refused."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import content_hash, read_json, write_json
@@ -13,7 +14,7 @@ RUN_FILE = "run.json"
 _FREE_SECTIONS = ("mesh", "rules")
 _FREE_KEYS = {
     "compute": ("remat_vision", "remat_decoder", "attention"),
-    "data": ("workers", "max_bad", "train", "tokenizer", "heldout", "heldout_split"),
+    "data": ("workers", "max_bad", "train", "tokenizer", "heldout", "heldout_split", "cache"),
     "train": (
         "log_every",
         "eval_every",
@@ -35,7 +36,7 @@ def settings_identity(settings: Settings) -> str:
     return content_hash(_binding(settings))
 
 
-def owns_workdir(workdir: Path, settings: Settings) -> bool:
+def owns_workdir(workdir: epath.Path, settings: Settings) -> bool:
     """Whether the run of these settings has started in the workdir; False where no run has.
 
     Raises UserError where the workdir belongs to another run.
@@ -55,7 +56,7 @@ def owns_workdir(workdir: Path, settings: Settings) -> bool:
     return True
 
 
-def claim_workdir(workdir: Path, settings: Settings) -> None:
+def claim_workdir(workdir: epath.Path, settings: Settings) -> None:
     """Binds the workdir to the run of these settings."""
     content = {"identity": settings_identity(settings), "config": _json_ready(settings)}
     write_json(workdir / RUN_FILE, content)

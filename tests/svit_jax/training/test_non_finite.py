@@ -19,6 +19,7 @@ from svit_jax.training import step as step_module
 from svit_jax.training.loop import train
 from svit_jax.training.objective import Sums
 from svit_jax.training.program import compile_run
+from svit_jax.training.replay import replay
 from svit_jax.training.telemetry import read_metrics
 
 
@@ -62,14 +63,14 @@ class StopError(Exception):
     pass
 
 
-def poison(monkeypatch, *steps: int) -> None:
-    """Makes the loader give batches of infinite weights at these steps (0-based)."""
+def poison(monkeypatch, *steps: int, rows: slice = slice(None)) -> None:
+    """Makes the loader give rows of infinite weights at these steps (0-based)."""
     true = inputs.make_loader
 
     def poisoned(*arguments, **keywords):
         for loaded in true(*arguments, **keywords):
             if loaded.step in steps:
-                weights = loaded.batch.loss_weights
+                weights = loaded.batch.loss_weights[rows]
                 weights[weights > 0] = np.inf
             yield loaded
 
@@ -118,3 +119,25 @@ def test_too_many_in_a_row_stop_the_run_and_name_the_records(
     named = str(error.value).split("holds the records ")[1].split(";")[0]
     in_batch = {d["id"] for row in dump[-1]["rows"] for d in row["dialogues"]}
     assert set(named.split(", ")) == in_batch and len(in_batch) <= 8
+
+
+def test_a_replay_meets_the_step_again_and_finds_the_row(make_run, tmp_path, monkeypatch):
+    config = make_run("finetune", *SMALL_RUN, "train.max_skipped=3")
+    poison(monkeypatch, 2, 3, 4, rows=slice(6, 7))
+    with pytest.raises(UserError, match="with --replay finds the rows"):
+        train(config, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    found = replay(config, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    logged = read_metrics(tmp_path)[-1]
+    assert found.step == logged["step"] == 5
+    for name in ("loss", "gradient_norm", "target_tokens"):
+        np.testing.assert_array_equal(found.metrics[name], logged[name])
+    assert [row.row for row in found.rows] == list(range(32, 40))
+    assert [row.finite for row in found.rows] == [True] * 6 + [False, True]
+    assert f"not finite by themselves: row 38 ({', '.join(found.rows[6].records)})" in str(found)
+
+
+def test_only_a_run_that_stopped_so_can_be_replayed(trained):
+    with pytest.raises(UserError, match=r"has no non_finite\.jsonl"):
+        replay(trained.config, trained.workdir)
