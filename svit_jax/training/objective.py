@@ -59,10 +59,12 @@ def token_sums(
 
     def body(total: Sums, piece: tuple[Array, Array, Array]) -> tuple[Sums, None]:
         # Logits are recomputed in the backward pass: keeping every chunk's would undo the saving.
-        part = jax.lax.cond(
-            jnp.any(piece[2] != 0), jax.checkpoint(score), lambda piece: zero, piece
-        )
-        return jax.tree.map(jnp.add, total, part), None
+        # Around the choice: within, a branch keeps a copy of the unembedding for each chunk.
+        @jax.checkpoint
+        def part(piece: tuple[Array, Array, Array]) -> Sums:
+            return jax.lax.cond(jnp.any(piece[2] != 0), score, lambda piece: zero, piece)
+
+        return jax.tree.map(jnp.add, total, part(piece)), None
 
     total, _ = jax.lax.scan(body, zero, (chunks(hidden), chunks(targets), chunks(weights)))
     return total

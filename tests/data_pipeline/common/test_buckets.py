@@ -7,7 +7,8 @@ from fake_bucket import use_fake_bucket
 
 from data_pipeline.common.files import move_folder, open_atomic, read_json, write_json, write_jsonl
 from data_pipeline.common.mirror import Mirror
-from data_pipeline.loading.plan import _COUNTED, Plan, PlanInputs
+from data_pipeline.loading.measure import COUNTED
+from data_pipeline.loading.plan import Plan, PlanInputs
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_a_local_folder_is_its_own_mirror(tmp_path):
 def test_a_plan(bucket):
     inputs = PlanInputs("d", "t", "v1", 4, 16, 1, 0)
     rows = np.array([[[0, 0, 16, 1]], [[1, 0, 12, 0]]], np.int32)
-    plan = Plan(inputs, rows, dict.fromkeys(_COUNTED, 0)).save("gs://b/run/plan")
+    plan = Plan(inputs, rows, dict.fromkeys(COUNTED, 0), (len(rows),)).save("gs://b/run/plan")
     np.testing.assert_array_equal(plan.rows, rows)
     np.testing.assert_array_equal(Plan.load("gs://b/run/plan", inputs).rows, rows)
     names = {path.name for path in (bucket / "b" / "run" / "plan").iterdir()}
