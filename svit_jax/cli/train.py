@@ -5,10 +5,10 @@ import dataclasses
 import functools
 import os
 import re
+import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
-
-from etils import epath
 
 from svit_jax.cli.job import add_job, ending, show
 
@@ -169,12 +169,18 @@ def benchmark_hook(
     import jax
 
     from data_pipeline.common.errors import UserError
+    from data_pipeline.common.files import in_bucket
     from svit_jax.api import assistant
     from svit_jax.evaluation.run import evaluate, read_questions, scores
     from svit_jax.sharding.mesh import make_mesh
 
     if data is None or images is None:
         raise UserError("--eval-benchmark wants --eval-data and --eval-images as well.")
+    if in_bucket(workdir):
+        raise UserError(
+            f"--eval-benchmark appends to a journal, which no bucket can do, and {workdir} is one; "
+            "give a local workdir, or run svit eval on the checkpoints."
+        )
     if jax.process_count() > 1:
         raise UserError(
             "--eval-benchmark runs in one process only; run svit eval on the checkpoints instead."
@@ -196,10 +202,9 @@ def benchmark_hook(
         return assistant(workdir, {}, compute, mesh, config.rules, batch_size, workdir)
 
     def hook(step: int, state: Any) -> dict[str, float]:
-        out = epath.Path(workdir) / "evaluations" / str(step)
+        out = Path(workdir) / "evaluations" / str(step)
         # What an interrupted run left there may be another mesh's answers: they are asked anew.
-        if out.exists():
-            out.rmtree()
+        shutil.rmtree(out, ignore_errors=True)
         identity = f"step {step} of {workdir}, greedy {max_new_tokens}"
         running().engine.parameters = state.parameters()
         try:

@@ -3,10 +3,10 @@
 import io
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -54,7 +54,7 @@ def segment_runs(
 
 
 def write_first_batch(
-    path: Path, batch: Batch, rows: tuple[int, ...], tokenizer: Tokenizer, patches: int
+    path: epath.Path, batch: Batch, rows: tuple[int, ...], tokenizer: Tokenizer, patches: int
 ) -> None:
     """Writes the page of a step's batch; `rows` are the places of its rows in the global batch."""
     used = batch.segment_ids > 0

@@ -3,10 +3,10 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
 from data_pipeline.common.quarantine import Quarantine
@@ -18,7 +18,7 @@ from svit_jax.training.settings import RunConfig
 from svit_jax.training.state import StatePlan, TrainState
 
 
-def open_heldout(config: RunConfig, workdir: Path) -> Inputs:
+def open_heldout(config: RunConfig, workdir: epath.Path) -> Inputs:
     """The records of `data.heldout`, planned as the training data are."""
     data = dataclasses.replace(
         config.data, train=config.data.heldout, split=config.data.heldout_split
@@ -28,7 +28,7 @@ def open_heldout(config: RunConfig, workdir: Path) -> Inputs:
 
 def heldout_hook(
     config: RunConfig,
-    workdir: Path,
+    workdir: epath.Path,
     inputs: Inputs,
     plan: StatePlan,
     placement: BatchPlacement,

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from etils import epath
 
 from data_pipeline.common.errors import UserError
+from data_pipeline.common.files import PathLike
 from data_pipeline.common.progress import note
 from data_pipeline.common.quarantine import Quarantine
 from data_pipeline.loading.mixture import Mixture
@@ -36,7 +37,7 @@ class Inputs:
     plan: Plan
 
     @classmethod
-    def open(cls, config: RunConfig, workdir: epath.Path, keep_plan: bool) -> "Inputs":
+    def open(cls, config: RunConfig, workdir: PathLike, keep_plan: bool) -> "Inputs":
         """`keep_plan`: the plan in the workdir is this run's and must fit; else it is made anew."""
         data = config.data
         mixture = Mixture.parse(data.train)
@@ -69,12 +70,13 @@ class Inputs:
             if mixture.shares
             else (),
         )
-        folder = workdir / "plan"
+        root = epath.Path(workdir)
+        folder = root / "plan"
 
         def make_plan() -> None:
             if keep_plan and (folder / "plan.json").exists():
                 return
-            quarantine = Quarantine(workdir / "unplanned.jsonl", data.max_bad)
+            quarantine = Quarantine(root / "unplanned.jsonl", data.max_bad)
             build_plan(source, tokenizer, template, inputs, quarantine).save(folder)
             if len(quarantine):
                 quarantine.save()

@@ -1,10 +1,10 @@
 """A window of steps under the profiler, written as a trace."""
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.progress import note
@@ -14,7 +14,7 @@ class ProfileWindow:
     """Traces the steps `first` to `last`, both included and numbered as in the metrics, into
     `folder`: as TensorBoard's profiler reads it, and as a Perfetto trace. None traces nothing."""
 
-    def __init__(self, window: tuple[int, int] | None, folder: Path):
+    def __init__(self, window: tuple[int, int] | None, folder: epath.Path):
         self._window, self._folder = window, folder
         self._tracing = False
 
