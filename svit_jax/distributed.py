@@ -153,7 +153,7 @@ def _end(error: BaseException, ending: Callable[[BaseException], int | None]) ->
     code = ending(error)
     if code is not None:
         return code
-    if isinstance(error, jax.errors.JaxRuntimeError) and _is_of_the_others(str(error)):
+    if is_of_the_others(error):
         reason = str(error).strip().partition("\n")[0][:300]
         print(
             f"svit: {name()} lost another process of the job, or could not reach it ({reason}); "
@@ -166,19 +166,15 @@ def _end(error: BaseException, ending: Callable[[BaseException], int | None]) ->
     return 1
 
 
-def _is_of_the_others(text: str) -> bool:
+def is_of_the_others(error: object) -> bool:
     """Whether an error of JAX's runtime is of a peer, not of this process: what gRPC and Gloo
     say of a connection that ended, and the coordinator of a process that did."""
-    signs = (
-        "UNAVAILABLE",
-        "DEADLINE_EXCEEDED",
-        "ABORTED",
-        "CANCELLED",
-        "Gloo",
-        "peer",
-        "heartbeat",
-    )
-    return any(sign in text for sign in signs)
+    signs: tuple[str, ...] = ("Gloo",)  # whose errors come as ValueErrors, too
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        signs += ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "peer", "heartbeat")
+    elif not isinstance(error, ValueError):
+        return False
+    return any(sign in str(error) for sign in signs)
 
 
 def name() -> str:

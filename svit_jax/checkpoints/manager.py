@@ -46,6 +46,7 @@ class Checkpoints:
         self.folder = _rooted(folder)
         self._retention = retention
         self._under_way: int | None = None
+        self._refused: set[int] = set()
         say_refusals_once("absl")  # Orbax's
         self._manager = ocp.CheckpointManager(self.folder, options=retention.options())
 
@@ -173,7 +174,8 @@ class Checkpoints:
             said = refusal(error)
             if said is None:
                 raise
-            self._clear(step)
+            self._refused.add(step)
+            self._clear_refused()
             whole = finished_steps(self.folder)
             rest = f"the newest whole one is of step {whole[-1]}" if whole else "there is none yet"
             raise UserError(
@@ -181,9 +183,9 @@ class Checkpoints:
                 f"{rest}. Make room or mend the folder; the same command goes on."
             ) from None
 
-    def _clear(self, step: int) -> None:
+    def _clear_refused(self) -> None:
         """Half a checkpoint takes the room that the next one needs."""
-        if distributed.is_first():
+        for step in self._refused if distributed.is_first() else ():
             with contextlib.suppress(OSError):
                 for torn in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
                     torn.rmtree()
@@ -193,18 +195,21 @@ class Checkpoints:
         try:
             self.wait()
         except BaseException:
-            # Other threads of a write that failed fail too, once `_clear` has been there.
+            # Other threads of a write that failed fail too, once its folder is gone.
             with contextlib.suppress(Exception):
                 self._manager.close()
             raise
-        self._manager.close()
+        else:
+            self._manager.close()
+        finally:
+            self._clear_refused()  # those threads may have made it anew
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         # What a job writes that lost a process can't be finished: nobody is to wait for it.
-        if distributed.alone() or not isinstance(error, jax.errors.JaxRuntimeError):
+        if distributed.alone() or not distributed.is_of_the_others(error):
             self.close()
 
 

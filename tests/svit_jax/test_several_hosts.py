@@ -100,8 +100,8 @@ def test_two_processes_that_share_rows_train_as_one_and_one_that_dies_ends_both(
     said, other = ((tmp_path / f"{process}.log").read_text() for process in (0, 1))
     assert "svit: process 0 of 2" in said and "lost another process of the job" in said
     assert "Traceback" not in said
-    assert "measuring dialogues" in said and "step/s" in said
-    assert "measuring dialogues" not in other and "step/s" not in other
+    assert "measuring dialogues" in said and "tokens/s" in said
+    assert "measuring dialogues" not in other and "tokens/s" not in other
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def test_a_run_in_a_bucket_equals_a_local_one(trained, tiny_data, tmp_path, monk
     with pytest.raises(StopError):
         train(config, "gs://b/run", hooks=((3, stop),))
     objects = tmp_path / "objects" / "b" / "run"
-    assert len((objects / "metrics.jsonl").read_text().splitlines()) == 2
+    assert len((objects / "metrics.jsonl").read_text().splitlines()) == 3
     result = train(config, "gs://b/run")
     assert result.step == 6 and set(places) == {"gs://b/run/checkpoints"}
     assert read_metrics("gs://b/run") == read_metrics(trained.workdir)
