@@ -2,7 +2,7 @@ PYTHON = python3
 WORKDIR = demo_run
 BIN := .venv/bin
 
-.PHONY: demo test slow-test parity beam-test lint bench test-latest environment test-environment clean
+.PHONY: demo test slow-test parity beam-test tpu-test lint bench test-latest environment test-environment clean
 .NOTPARALLEL:
 
 demo: environment
@@ -23,6 +23,11 @@ parity:
 beam-test:
 	@$(PYTHON) .ci/environment.py .venv-beam --extra test beam
 	@.venv-beam/bin/python -m pytest -q tests/data_pipeline/records/test_beam.py
+
+# In one of its own too: where libtpu is installed, JAX looks for TPUs whenever it starts.
+tpu-test:
+	@$(PYTHON) .ci/environment.py .venv-plan --extra test plan
+	@JAX_PLATFORMS=cpu .venv-plan/bin/python -m pytest -q -m slow tests/svit_jax/training/test_step_for_tpu.py
 
 lint: test-environment
 	@$(BIN)/ruff check .
@@ -45,4 +50,4 @@ test-environment:
 	@$(PYTHON) .ci/environment.py .venv --extra test
 
 clean:
-	rm -rf .venv .venv-latest .venv-beam demo_run build
+	rm -rf .venv .venv-latest .venv-beam .venv-plan demo_run build

@@ -43,6 +43,7 @@ from svit_jax.training.telemetry import Stopwatch, read_metrics
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "svit_v1_5_7b_finetune.py"
 STEPS = 150
 SETTINGS = (
+    "train.loss_groups=0",
     f"train.steps={STEPS}",
     *("train.log_every=1", "train.loss_chunk=32", "checkpoint.every=8"),
     *("data.batch_size=2", "data.row_length=128", "data.pictures_per_row=2"),
