@@ -31,21 +31,21 @@ from measuring import machine, record
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "parity"))
 
-import parity_samples as samples  # noqa: E402
-import torch_reference as reference  # noqa: E402
+import parity_samples as samples
+import torch_reference as reference
 
-from data_pipeline.images.statistics import IMAGE_MEAN, IMAGE_STD  # noqa: E402
-from svit_jax.batch import BatchPlacement, batch_shapes  # noqa: E402
-from svit_jax.models.decoder import DecoderConfig  # noqa: E402
-from svit_jax.models.parameters import flat_parameters  # noqa: E402
-from svit_jax.models.svit import Compute, SvitConfig, abstract_model  # noqa: E402
-from svit_jax.models.vision_tower import VisionConfig  # noqa: E402
-from svit_jax.sharding.mesh import MeshConfig, make_mesh  # noqa: E402
-from svit_jax.sharding.rules import Rules  # noqa: E402
-from svit_jax.training.optimizer import OptimConfig, make_optimizer, trainable_paths  # noqa: E402
-from svit_jax.training.settings import TrainConfig  # noqa: E402
-from svit_jax.training.state import plan_state  # noqa: E402
-from svit_jax.training.step import compile_step  # noqa: E402
+from data_pipeline.images.statistics import IMAGE_MEAN, IMAGE_STD
+from svit_jax.batch import BatchPlacement, batch_shapes
+from svit_jax.models.decoder import DecoderConfig
+from svit_jax.models.parameters import flat_parameters
+from svit_jax.models.svit import Compute, SvitConfig, abstract_model
+from svit_jax.models.vision_tower import VisionConfig
+from svit_jax.sharding.mesh import MeshConfig, make_mesh
+from svit_jax.sharding.rules import Rules
+from svit_jax.training.optimizer import OptimConfig, make_optimizer, trainable_paths
+from svit_jax.training.settings import TrainConfig
+from svit_jax.training.state import plan_state
+from svit_jax.training.step import compile_step
 
 TRAINABLE = ("projector/.*", "decoder/.*")
 RATE = 1e-4
