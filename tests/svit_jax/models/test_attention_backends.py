@@ -180,6 +180,9 @@ def test_a_kernel_that_is_asked_for_and_can_not_run_is_an_error(
         chosen(backend, q, platform, mesh)
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ >= (0, 11), reason="this JAX lowers Triton kernels where a GPU is alone"
+)
 @pytest.mark.parametrize("causal, head_dim", [(True, 128), (False, 64)])
 def test_the_gpu_kernel_lowers_to_triton(causal, head_dim):
     """For CUDA, on a machine without it: forward, what prepares backward, and backward."""
