@@ -143,6 +143,13 @@ class DecoderBlock(nnx.Module):
         return shard(x, "batch", "length", "act_embed"), cache
 
 
+def unembed(kernel: Float[Array, "V D"], hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    """Float32 logits of final hidden states."""
+    kernel = kernel.astype(hidden.dtype)
+    logits = jnp.einsum("BTD,VD->BTV", hidden, kernel, preferred_element_type=jnp.float32)
+    return shard(logits, "batch", "length", "act_vocab")
+
+
 class Decoder(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         self.config = config
@@ -184,9 +191,7 @@ class Decoder(nnx.Module):
 
     def unembed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Float32 logits."""
-        kernel = self.unembedding[...].astype(hidden.dtype)
-        logits = jnp.einsum("BTD,VD->BTV", hidden, kernel, preferred_element_type=jnp.float32)
-        return shard(logits, "batch", "length", "act_vocab")
+        return unembed(self.unembedding[...], hidden)
 
     def empty_cache(self, batch: int, slots: int, dtype: jnp.dtype) -> Cache:
         config = self.config

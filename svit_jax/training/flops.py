@@ -164,8 +164,6 @@ def step_flops(config: SvitConfig, trainable: frozenset[str], compute: Compute) 
         tokens=in_blocks * again_tokens,
         pairs=in_blocks * again_pairs * pair,
         pictures=in_tower * ((patches + 1) * again_patches + again_patch_pairs * tower_pairs),
-        # The loss keeps no logits: the backward pass makes them again (`objective.token_sums`).
-        targets=forward(unembedding),
     )
     return StepFlops(model, model + again)
 
