@@ -135,12 +135,12 @@ def step_work(config: RunConfig) -> dict[str, float]:
         tokens = samples * min(length, data.row_length)
     slots = data.batch_size * data.pictures_per_row
     return {
-        "rows": data.batch_size,
-        "row_length": data.row_length,
+        "rows": float(data.batch_size),
+        "row_length": float(data.row_length),
         "tokens": tokens,
         "samples": samples,
-        "pictures": min(slots, samples * DIALOGUE_PICTURES),
-        "accumulate": config.train.accumulate,
+        "pictures": min(float(slots), samples * DIALOGUE_PICTURES),
+        "accumulate": float(config.train.accumulate),
     }
 
 

@@ -4,13 +4,26 @@ import dataclasses
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
-from svit_jax.planning.hlo import Instruction, Shape
+from svit_jax.planning.hlo import Instruction, Shape, parse
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+
+
+def count_collectives(text: str) -> dict[str, int]:
+    """How many instructions of each kind stand in the text of a compiled program
+    (`compiled.as_text()`). One in a loop's body, such as a scanned layer's, counts once."""
+    computations = parse(text).computations.values()
+    found = Counter(
+        each.opcode.removesuffix("-start")
+        for computation in computations
+        for each in computation.instructions.values()
+    )
+    return {kind: found[kind] for kind in KINDS}
 
 
 @dataclasses.dataclass(frozen=True)

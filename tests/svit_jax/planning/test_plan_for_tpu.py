@@ -1,7 +1,7 @@
 """Plans of the 13B's stage 2 at reduced depth, compiled for TPUs: needs libtpu, and no TPU.
 
-Memory and collectives depend on the compiler, and so they are recorded for each pair of versions that
-was run. After a change that is meant to change them, or with new versions, record them anew:
+Memory and collectives depend on the compiler, and so they are recorded for each pair of versions
+that was run. After a change that is meant to change them, or with new versions, record them anew:
 
     RECORD_PLANS=1 make tpu-test
 """
