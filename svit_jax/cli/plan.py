@@ -70,7 +70,7 @@ def _plan(options: argparse.Namespace) -> None:
 
     place = parse_topology(options.topology, options.slices)
     if not place.on_tpu and _MARK not in os.environ:
-        raise SystemExit(_simulated(place.count))
+        sys.exit(_simulated(place.count))
     os.environ["JAX_PLATFORMS"] = "cpu"  # a TPU or GPU of this machine has no part in it
     from data_pipeline.common.files import write_json
     from svit_jax.planner import plan_config

@@ -39,9 +39,17 @@ class Exchange:
     step: int = 0
 
 
-def exchange(each: Instruction, operands: tuple[Shape, ...], mesh: Mapping[str, int]) -> Exchange:
-    """What a collective instruction does on a mesh with these axes; `operands` are its inputs."""
+def exchange(
+    each: Instruction,
+    operands: tuple[Shape, ...],
+    mesh: Mapping[str, int],
+    users: tuple[Instruction, ...] = (),
+) -> Exchange:
+    """What a collective instruction does on a mesh with these axes; `operands` are its inputs. An
+    all-reduce of which its users take a slice alone is how TPUs write a reduce-scatter."""
     kind = each.opcode.removesuffix("-start")
+    if kind == "all-reduce" and users and all(x.opcode == "dynamic-slice" for x in users):
+        kind = "reduce-scatter"
     if kind == "collective-permute":
         pairs = _pairs(each)
         sent = float(operands[0].bytes)

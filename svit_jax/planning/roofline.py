@@ -170,7 +170,7 @@ class _Walk:
         operands = tuple(
             shape for operand in each.operands for shape in computation.instructions[operand].shapes
         )
-        found = exchange(each, operands, self._mesh)
+        found = exchange(each, operands, self._mesh, computation.users.get(each.name, ()))
         if not found.axes:
             return
         seconds = self._network.seconds(found)

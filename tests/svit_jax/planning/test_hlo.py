@@ -133,6 +133,21 @@ def test_bytes_that_a_device_sends_around_a_ring(kind, sent):
     assert (found.bytes, found.axes) == (sent, ("fsdp",))
 
 
+SCATTER = """
+ENTRY %m (p: f32[8,4]) -> f32[2,4] {
+  %p = f32[8,4] parameter(0)
+  %zero = s32[] constant(0)
+  %all-reduce.82 = f32[8,4] all-reduce(%p), replica_groups={{0,1,2,3}}, to_apply=%add
+  ROOT %slice = f32[2,4] dynamic-slice(%all-reduce.82, %zero, %zero), dynamic_slice_sizes={2,4}
+}
+"""
+
+
+def test_a_sum_of_which_a_slice_is_taken_is_a_reduce_scatter():
+    (found,) = walk(parse(SCATTER), chip(), line_of(4), {"fsdp": 4}).collectives
+    assert (found.kind, found.bytes) == ("reduce-scatter", 8 * 4 * 4 * 3 // 4)
+
+
 @pytest.mark.parametrize(
     ("labels", "left", "right", "out", "window", "flops"),
     [
