@@ -33,7 +33,8 @@ DIALOGUE_TOKENS, DIALOGUE_PICTURES = 923, 0.94
 FILLED = 0.933
 TARGETS = 0.2
 DIALOGUES = 665_298
-_CAPTION_TOKENS = 640
+# Of stage 1's captions, each with a picture, four fill a row of 2560 (docs/training.md).
+CAPTION_TOKENS = 597
 _STEPS = DIALOGUES // PAPER_SAMPLES
 
 Say = Callable[[str], None]
@@ -125,21 +126,18 @@ def _compiled(config: RunConfig, grid: jax.sharding.Mesh, place: Topology) -> An
 def step_work(config: RunConfig) -> dict[str, float]:
     """What a step does, all devices together: rows, real tokens, dialogues, pictures."""
     data = config.data
-    if data.plan == "packed":
-        tokens = FILLED * data.batch_size * data.row_length
-        length = _CAPTION_TOKENS if data.template == "plain" else DIALOGUE_TOKENS
-        samples = tokens / min(length, data.row_length)
-    else:
-        samples = float(data.batch_size)
-        length = _CAPTION_TOKENS if data.template == "plain" else DIALOGUE_TOKENS
-        tokens = samples * min(length, data.row_length)
-    slots = data.batch_size * data.pictures_per_row
+    captions = data.template == "plain"
+    length = min(CAPTION_TOKENS if captions else DIALOGUE_TOKENS, data.row_length)
+    filled = FILLED * data.row_length if data.plan == "packed" else length
+    tokens = float(data.batch_size * filled)
+    samples = tokens / length
+    pictures = samples * (1.0 if captions else DIALOGUE_PICTURES)
     return {
         "rows": float(data.batch_size),
         "row_length": float(data.row_length),
         "tokens": tokens,
         "samples": samples,
-        "pictures": min(float(slots), samples * DIALOGUE_PICTURES),
+        "pictures": min(float(data.batch_size * data.pictures_per_row), pictures),
         "accumulate": float(config.train.accumulate),
     }
 
