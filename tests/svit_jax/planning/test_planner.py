@@ -1,9 +1,12 @@
 """What a plan says of a step without its data, against the published recipes."""
 
+import json
+
 import pytest
 
 from svit_jax.config import load_config, run_config
-from svit_jax.planner import departures, step_work
+from svit_jax.planner import departures, plan_config, step_work
+from svit_jax.planning.plan import Plan
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,21 @@ def test_each_departure_is_a_sentence(configs):
         "the learning rate is 0.0001, not 2e-05",
         "the vision tower trains, which the recipe keeps frozen",
     ]
+
+
+@pytest.mark.slow
+def test_a_tiny_step_on_simulated_gpus(configs):
+    """Whole: compiled, read, estimated, written as JSON and read back."""
+    overrides = ("data.batch_size=8", "data.row_length=64", "data.pictures_per_row=1")
+    plan = plan_config(
+        f"{configs}/svit_v1_5_7b_finetune.py:tiny+packed", overrides, "h100:8", "fsdp=4,tensor=2"
+    )
+    assert (plan.devices, plan.mesh["fsdp"], plan.choices["rows_per_device"]) == (8, 4, 2)
+    assert sum(plan.memory.parts.values()) == plan.memory.total
+    # Each device has a quarter of the rows and half of the heads and MLP: its share of the model's
+    # operations, plus what is computed again and what both halves of a pair do.
+    assert plan.flops["model"] < plan.flops["hardware"]
+    assert {row.network for row in plan.collectives} == {"nvlink"}
+    assert {axis for row in plan.collectives for axis in row.axes} == {"fsdp", "tensor"}
+    assert plan.estimate.bound in plan.estimate.limits
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
