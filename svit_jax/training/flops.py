@@ -24,30 +24,13 @@ from collections.abc import Iterable
 import numpy as np
 
 from data_pipeline.loading.plan import PICTURES, TOKENS, Plan
+from svit_jax.chips import find_chip
 from svit_jax.models.decoder import PROJECTIONS
 from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.remat import Remat
 from svit_jax.models.svit import Compute, SvitConfig, abstract_model
 
 Number = int | float
-
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
-"""Dense bfloat16 FLOP/s of a device by the beginning of its `device_kind`: Google's TPU system
-architecture pages, NVIDIA's data sheets (SXM)."""
-
-_SLOWER = ("PCIe", "NVL")
-"""Cards of the same names with other peaks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +160,5 @@ def _trains(trainable: frozenset[str], *starts: str) -> bool:
 
 def peak_flops(device_kind: str) -> float | None:
     """The peak of one device in bfloat16 FLOP/s; None where its kind is not known."""
-    known = [name for name in PEAK_FLOPS if device_kind.startswith(name)]
-    if not known or any(word in device_kind for word in _SLOWER):
-        return None
-    return PEAK_FLOPS[max(known, key=len)]
+    chip = find_chip(device_kind)
+    return chip.flops if chip else None
