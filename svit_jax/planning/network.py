@@ -40,6 +40,11 @@ class Network:
             for place, device in enumerate(devices)
         ]
 
+    @property
+    def simulated(self) -> bool:
+        """Whether the program was compiled for CPUs in the place of GPUs."""
+        return not self._shape
+
     def links(self, group: Sequence[int]) -> Links:
         homes = {self._homes[device] for device in group}
         inside = self._inside([d for d in group if self._homes[d] == self._homes[group[0]]])
