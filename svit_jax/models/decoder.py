@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from svit_jax.models.attention import Backend, Seen, attention
 from svit_jax.models.parameters import normal, ones
-from svit_jax.models.remat import ATTENTION, QKV, Remat, rematerialised
+from svit_jax.models.remat import QKV, Remat, rematerialised
 from svit_jax.sharding import shard
 
 
@@ -134,7 +134,7 @@ class DecoderBlock(nnx.Module):
             k, v = cache
         q = shard(q, "batch", "length", "act_heads", None)
         q, k, v = (checkpoint_name(array, QKV) for array in (q, k, v))
-        y = checkpoint_name(attention(q, k, v, seen, backend), ATTENTION)
+        y = attention(q, k, v, seen, backend)
         x = x + self.project("o", y, dropout)
         y = self.mlp_norm(x)
         gate, up = (self.project(name, y, dropout) for name in ("gate", "up"))

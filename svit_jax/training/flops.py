@@ -82,6 +82,7 @@ _AGAIN: dict[Remat, tuple[tuple[str, ...], float]] = {
     "qkv": (_AFTER, 0.5),
     "attention": ((*_QKV, *_AFTER), 0.5),
     "full": ((*_QKV, *_AFTER), 1.0),
+    "offload": (_AFTER, 0.5),
 }
 
 
@@ -110,7 +111,7 @@ def step_flops(config: SvitConfig, trainable: frozenset[str], compute: Compute) 
         found = [
             path
             for path, kernel in kernels.items()
-            if kernel in names or (remat == "qkv" and path.endswith("_lora/a"))
+            if kernel in names or (remat in ("qkv", "offload") and path.endswith("_lora/a"))
         ]
         return forward(path for path in found if path not in _LAST_OF_A_BLOCK), pairs
 

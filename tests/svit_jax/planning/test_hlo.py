@@ -53,6 +53,37 @@ ENTRY %main (a: bf16[8,128]) -> bf16[8,128] {
 """
 
 
+# As libtpu writes a reduce-scatter: eight devices sum [16, 4096] and each keeps 512 columns.
+TPU_SCATTER = """
+HloModule jit_step, is_scheduled=true
+
+%all-reduce-scatter (input: bf16[16,4096]) -> bf16[16,512] {
+  %input = bf16[16,4096]{1,0:T(8,128)(2,1)} parameter(0)
+  %all-reduce.1 = bf16[16,4096]{1,0:T(8,128)(2,1)} all-reduce(%input), channel_id=1, \
+replica_groups={{0,1,2,3,4,5,6,7}}, use_global_device_ids=true, to_apply=%sum
+  %zero = u32[] constant(0)
+  %device = u32[] partition-id()
+  %columns = u32[] constant(512)
+  %first = u32[]{:T(128)} multiply(%device, %columns)
+  ROOT %mine = bf16[16,512]{1,0:T(8,128)(2,1)} dynamic-slice(%all-reduce.1, %zero, %first), \
+dynamic_slice_sizes={16,512}
+}
+
+ENTRY %main (a: bf16[16,4096]) -> bf16[16,512] {
+  %a = bf16[16,4096]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %fusion = bf16[16,512]{1,0:T(8,128)(2,1)} fusion(%a), kind=kCustom, \
+calls=%all-reduce-scatter
+}
+"""
+
+
+def test_a_sum_of_which_a_device_keeps_its_slice_is_a_reduce_scatter():
+    schedule = walk(parse(TPU_SCATTER), chip(), line_of(8), {"fsdp": 8})
+    (found,) = schedule.collectives
+    assert (found.kind, found.axes, found.count) == ("reduce-scatter", ("fsdp",), 1)
+    assert found.bytes == 7 * 16 * 512 * 2  # all but its own piece, passed on once
+
+
 def test_a_loop_is_counted_by_running_its_counter():
     module = parse(TPU_LOOP)
     assert set(module.computations) == {"cond", "body", "main"}
