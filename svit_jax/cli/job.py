@@ -14,6 +14,8 @@ from svit_jax.training.preemption import PREEMPTED, PreemptedError
 
 Run = Callable[[argparse.Namespace], None]
 
+MESH_HELP = "devices along each axis, as in fsdp=4,tensor=2 (all of them along fsdp by default)"
+
 
 def add_job(jobs: Any, name: str, run: Run, text: str, example: str) -> argparse.ArgumentParser:
     job = jobs.add_parser(
