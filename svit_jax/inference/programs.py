@@ -134,12 +134,9 @@ class Programs:
             within = jnp.arange(length)[None] < lengths[:, None]
             positions = jnp.broadcast_to(jnp.arange(length)[None], (rows, length))
             # What padding leaves in the cache lies ahead of the row, until it is overwritten.
+            seen = Packed(within.astype(jnp.int32))
             hidden, cache = model.decoder(
-                x,
-                positions,
-                Packed(within.astype(jnp.int32)),
-                model.decoder.empty_cache(rows, length, x.dtype),
-                backend=self._compute.attention,
+                x, positions, seen, "new", backend=self._compute.attention
             )
             assert cache is not None
             last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
