@@ -180,13 +180,14 @@ def load(
     batch_size: int = 1,
 ) -> Assistant:
     """The newest checkpoint of a workdir, trained or converted (or one checkpoint folder in it),
-    each parameter loaded straight into its sharding. Computes in `dtype`; keeps parameters as they
+    each parameter loaded straight into its sharding. The mesh is of this process's devices: each
+    process of several has a model of its own. Computes in `dtype`; keeps parameters as they
     are stored, or cast to `parameter_dtype`. Raises UserError where the folder is not one."""
     folder = epath.Path(path)
     checkpoint = newest_checkpoint(folder)
     workdir = folder if checkpoint != folder else folder.parent.parent
     bundle = read_bundle(workdir)
-    device_mesh, rules = make_mesh(mesh or MeshConfig()), Rules()
+    device_mesh, rules = make_mesh(mesh or MeshConfig(), jax.local_devices()), Rules()
     structure = abstract_model(bundle.model)
     shapes = flat_parameters(structure)
     shardings = tree_shardings(device_mesh, rules, shapes, logical_axes(structure))
