@@ -102,17 +102,16 @@ class Assistant:
         """Yields the answer to each (picture, question), in order, batched by the engine.
         A picture of None is shown as a blank; with TEXT_ALONE the prompt has none."""
         stops = Stops(stop)
+
+        def complete(tokens: Sequence[int]) -> bool:
+            return bool(stop) and stops.found(self.tokenizer.decode(tokens))
+
         waiting = iter(questions)
         # In groups, so that a benchmark's pictures are never all in memory at once; each is several
         # batches long, for the engine to sort by length.
         while group := list(itertools.islice(waiting, 8 * self.engine.batch_size)):
             prompts = [self.prompt(*_asked(image, question)) for image, question in group]
-            for found in self.engine.generate(
-                prompts,
-                max_new_tokens,
-                sampling,
-                lambda tokens: stops.found(self.tokenizer.decode(tokens)),
-            ):
+            for found in self.engine.generate(prompts, max_new_tokens, sampling, complete):
                 yield stops.before(self.tokenizer.decode(found.tokens)).strip()
 
     def answerer(self, max_new_tokens: int) -> AnswerAll:

@@ -180,7 +180,7 @@ class Engine:
             self.parameters,
             self._pad(prompts),
             *self.programs.put((settings, limit)),
-            slots=cache_slots(longest, max_new_tokens),
+            slots=cache_slots(longest, max_new_tokens, self.max_length),
         )
         asked, ended = 1, np.zeros(len(prompts), bool)
         while True:

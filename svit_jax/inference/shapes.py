@@ -13,7 +13,8 @@ def bucket_length(length: int) -> int:
     return -(-length // step) * step
 
 
-def cache_slots(prompt_length: int, new_tokens: int) -> int:
-    """How many positions the cache of a prompt has: by its own length alone, so that it meets the
-    same shape in any batch."""
-    return bucket_length(bucket_length(prompt_length) + new_tokens)
+def cache_slots(prompt_length: int, new_tokens: int, max_length: int) -> int:
+    """How many positions the cache of a prompt has, in a context of `max_length`: by its own length
+    alone, so that it meets the same shape in any batch."""
+    wanted = bucket_length(prompt_length) + new_tokens
+    return bucket_length(min(wanted, max(max_length, bucket_length(prompt_length))))

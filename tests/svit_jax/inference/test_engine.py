@@ -206,4 +206,7 @@ def test_buckets_hold_the_length_with_little_to_spare(length):
 
 def test_buckets_are_few():
     assert len({bucket_length(length) for length in range(1, 4097)}) == 32
-    assert cache_slots(60, 4) == 128 and cache_slots(64, 64) == 128 and cache_slots(65, 64) == 192
+    assert [cache_slots(n, 64, 4096) for n in (60, 64, 65)] == [128, 128, 192]
+    # Never past the context, but for a prompt whose own length is rounded up past it.
+    assert [cache_slots(n, 64, 100) for n in (30, 90)] == [128, 128]
+    assert cache_slots(4000, 96, 4096) == 4096
