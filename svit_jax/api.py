@@ -9,14 +9,14 @@ import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from data_pipeline.common.dialogue import IMAGE_MARKER, Turn
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, require_file
 from data_pipeline.images.statistics import PAD_COLOUR
 from data_pipeline.images.transforms import prepare
-from data_pipeline.text.encode import encode_prompt
+from data_pipeline.text.encode import encode_dialogue, encode_prompt
 from data_pipeline.text.templates import get_template
 from data_pipeline.text.tokenizer import Tokenizer
 from svit_jax.checkpoints.bundle import Bundle, read_bundle
@@ -30,6 +30,7 @@ from svit_jax.evaluation.benchmark import NoPicture
 from svit_jax.evaluation.run import AnswerAll
 from svit_jax.inference.engine import Engine, Prompt
 from svit_jax.inference.sampler import GREEDY, Sampling
+from svit_jax.inference.text import Stops, TextStream
 from svit_jax.models.parameters import flat_parameters, logical_axes
 from svit_jax.models.svit import Compute, abstract_model
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
@@ -84,28 +85,34 @@ class Assistant:
         question: str,
         max_new_tokens: int = 256,
         sampling: Sampling = GREEDY,
+        stop: Sequence[str] = (),
     ) -> str:
-        """The answer to one question about one picture (a path or its bytes)."""
-        turn = Turn("human", f"{IMAGE_MARKER}\n{question}")
-        return "".join(self.stream([turn], [image], max_new_tokens, sampling))
+        """The answer to one question about one picture (a path or its bytes), without the space
+        around it and what comes from the first stop string on."""
+        asked = _asked(image, question)
+        return "".join(self.stream(*asked, max_new_tokens, sampling, stop))
 
     def answer_all(
-        self, questions: Iterable[tuple[Image | NoPicture, str]], max_new_tokens: int = 256
+        self,
+        questions: Iterable[tuple[Image | NoPicture, str]],
+        max_new_tokens: int = 256,
+        sampling: Sampling = GREEDY,
+        stop: Sequence[str] = (),
     ) -> Iterator[str]:
-        """Yields the greedy answer to each (picture, question), in order, batched by the engine.
+        """Yields the answer to each (picture, question), in order, batched by the engine.
         A picture of None is shown as a blank; with TEXT_ALONE the prompt has none."""
+        stops = Stops(stop)
+
+        def complete(tokens: Sequence[int]) -> bool:
+            return bool(stop) and stops.found(self.tokenizer.decode(tokens))
+
         waiting = iter(questions)
         # In groups, so that a benchmark's pictures are never all in memory at once; each is several
         # batches long, for the engine to sort by length.
         while group := list(itertools.islice(waiting, 8 * self.engine.batch_size)):
-            prompts = [
-                self.prompt([Turn("human", question)], [])
-                if isinstance(image, NoPicture)
-                else self.prompt([Turn("human", f"{IMAGE_MARKER}\n{question}")], [image])
-                for image, question in group
-            ]
-            for tokens in self.engine.generate(prompts, max_new_tokens):
-                yield self.tokenizer.decode(tokens).strip()
+            prompts = [self.prompt(*_asked(image, question)) for image, question in group]
+            for found in self.engine.generate(prompts, max_new_tokens, sampling, complete):
+                yield stops.before(self.tokenizer.decode(found.tokens)).strip()
 
     def answerer(self, max_new_tokens: int) -> AnswerAll:
         """`answer_all` with a fixed length, as evaluation takes it."""
@@ -121,21 +128,46 @@ class Assistant:
         images: Sequence[Image],
         max_new_tokens: int = 256,
         sampling: Sampling = GREEDY,
+        stop: Sequence[str] = (),
     ) -> Iterator[str]:
-        """Yields the answer piece by piece, as it is decoded; joined, the pieces are the answer
-        without the space around it."""
-        said, text, tokens = "", "", []
-        for picked in self.engine.stream([self.prompt(turns, images)], max_new_tokens, sampling):
-            if picked[0] == self.engine.eos_id:
-                break
-            tokens.append(int(picked[0]))
-            text = self.tokenizer.decode(tokens).strip()
-            # A character of several bytes may be half there: wait for the rest.
-            if len(text) > len(said) and not text.endswith("\ufffd"):
-                yield text[len(said) :]
-                said = text
-        if text != said:
-            yield text[len(said) :]
+        """Yields the answer piece by piece, as it is decoded; joined, the pieces are what `answer`
+        gives."""
+        text = TextStream(self.tokenizer.decode, Stops(stop))
+        for token in self.engine.stream(self.prompt(turns, images), max_new_tokens, sampling):
+            if piece := text.push(token.id):
+                yield piece
+            if text.stopped:
+                return
+        if piece := text.finish():
+            yield piece
+
+    def score(
+        self, questions: Iterable[tuple[Image | NoPicture, str, str]]
+    ) -> Iterator[Float32[np.ndarray, "n"]]:
+        """Yields, for each (picture, question, answer), the log-probability of every token of the
+        answer and of the eos after it, as training sees them; in order, batched by the engine."""
+        waiting = iter(questions)
+        while group := list(itertools.islice(waiting, 8 * self.engine.batch_size)):
+            prompts, answers = [], []
+            for image, question, answer in group:
+                turns, images = _asked(image, question)
+                prompts.append(self.prompt(turns, images))
+                whole = encode_dialogue(
+                    [*turns, Turn("gpt", answer)],
+                    get_template(self.bundle.template, self.bundle.after_eos),
+                    self.tokenizer,
+                    self.bundle.model.vision.patches,
+                    has_picture=bool(images),
+                )
+                answers.append(whole.tokens[len(prompts[-1].tokens) :].tolist())
+            yield from self.engine.score(prompts, answers)
+
+
+def _asked(image: Image | NoPicture, question: str) -> tuple[list[Turn], list[Image]]:
+    """The conversation that opens with this question, and its pictures."""
+    if isinstance(image, NoPicture):
+        return [Turn("human", question)], []
+    return [Turn("human", f"{IMAGE_MARKER}\n{question}")], [image]
 
 
 def load(
@@ -147,13 +179,14 @@ def load(
     batch_size: int = 1,
 ) -> Assistant:
     """The newest checkpoint of a workdir, trained or converted (or one checkpoint folder in it),
-    each parameter loaded straight into its sharding. Computes in `dtype`; keeps parameters as they
+    each parameter loaded straight into its sharding. The mesh is of this process's devices: each
+    process of several has a model of its own. Computes in `dtype`; keeps parameters as they
     are stored, or cast to `parameter_dtype`. Raises UserError where the folder is not one."""
     folder = epath.Path(path)
     checkpoint = newest_checkpoint(folder)
     workdir = folder if checkpoint != folder else folder.parent.parent
     bundle = read_bundle(workdir)
-    device_mesh, rules = make_mesh(mesh or MeshConfig()), Rules()
+    device_mesh, rules = make_mesh(mesh or MeshConfig(), jax.local_devices()), Rules()
     structure = abstract_model(bundle.model)
     shapes = flat_parameters(structure)
     shardings = tree_shardings(device_mesh, rules, shapes, logical_axes(structure))

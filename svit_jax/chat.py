@@ -1,13 +1,14 @@
 """`svit chat`: a conversation about a picture in the terminal, answers streaming."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from data_pipeline.common.dialogue import IMAGE_MARKER, Turn
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
 from svit_jax.api import Assistant, load
 from svit_jax.inference.sampler import Sampling
+from svit_jax.sharding.mesh import MeshConfig
 
 HELP = (
     "Ask a question. /reset forgets the conversation, /image FILE shows another picture, "
@@ -16,16 +17,21 @@ HELP = (
 
 
 def chat(
-    checkpoint: PathLike, image: PathLike | None, max_new_tokens: int, sampling: Sampling
+    checkpoint: PathLike,
+    image: PathLike | None,
+    max_new_tokens: int,
+    sampling: Sampling,
+    stop: Sequence[str] = (),
+    mesh: MeshConfig | None = None,
 ) -> None:
     """Reads questions from standard input until it ends; prints answers as they are decoded."""
-    assistant = load(checkpoint)
+    assistant = load(checkpoint, mesh=mesh)
     if image is not None:
         assistant.picture(image)
     interactive = sys.stdin.isatty()
     if interactive:
         print(HELP)
-    converse(assistant, image, _questions(interactive), max_new_tokens, sampling, _say)
+    converse(assistant, image, _questions(interactive), max_new_tokens, sampling, _say, stop)
 
 
 def _questions(interactive: bool) -> Iterator[str]:
@@ -47,6 +53,7 @@ def converse(
     max_new_tokens: int,
     sampling: Sampling,
     say: Callable[[str], None],
+    stop: Sequence[str] = (),
 ) -> list[Turn]:
     """The conversation that the questions lead to; `say` gets every piece of text to show.
 
@@ -79,7 +86,7 @@ def converse(
             say("ASSISTANT: ")
             pieces = []
             try:
-                for piece in assistant.stream(asked, images, max_new_tokens, sampling):
+                for piece in assistant.stream(asked, images, max_new_tokens, sampling, stop):
                     pieces.append(piece)
                     say(piece)
             except UserError as error:

@@ -186,6 +186,15 @@ def alone() -> bool:
     return jax.process_count() == 1
 
 
+def place() -> int:
+    """Which of the job's processes this is, from 0."""
+    return jax.process_index()
+
+
+def count() -> int:
+    return jax.process_count()
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes what is written once."""
     return jax.process_index() == 0

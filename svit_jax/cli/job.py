@@ -14,6 +14,8 @@ from svit_jax.training.preemption import PREEMPTED, PreemptedError
 
 Run = Callable[[argparse.Namespace], None]
 
+MESH_HELP = "devices along each axis, as in fsdp=4,tensor=2 (all of them along fsdp by default)"
+
 
 def add_job(jobs: Any, name: str, run: Run, text: str, example: str) -> argparse.ArgumentParser:
     job = jobs.add_parser(
@@ -26,6 +28,36 @@ def add_job(jobs: Any, name: str, run: Run, text: str, example: str) -> argparse
     job.add_argument("--json", action="store_true", help="print the result as JSON")
     job.set_defaults(run=run)
     return job
+
+
+def add_hosts(job: argparse.ArgumentParser) -> None:
+    """The options of a job that may be one of several processes."""
+    hosts = job.add_argument_group(
+        "several processes",
+        "Start the same command on every host. Cloud TPU, Slurm's srun and Open MPI's mpirun say "
+        "the rest; elsewhere these do, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
+        "JAX_PROCESS_ID.",
+    )
+    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="a free port of process 0's host")
+    hosts.add_argument("--processes", type=int, help="how many there are")
+    hosts.add_argument("--process", type=int, help="which of them this is, from 0")
+    hosts.add_argument(
+        "--heartbeat-seconds",
+        type=int,
+        help="a process that says nothing for so long is lost, and the job with it",
+    )
+
+
+def launch(options: argparse.Namespace) -> Any:
+    """Where the job's processes meet, by those options and the environment."""
+    from svit_jax.distributed import Launch
+
+    return Launch.from_environment(os.environ).with_options(
+        coordinator=options.coordinator,
+        processes=options.processes,
+        process=options.process,
+        heartbeat=options.heartbeat_seconds,
+    )
 
 
 def show(options: argparse.Namespace, result: Any, line: str) -> None:

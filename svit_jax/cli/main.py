@@ -6,7 +6,7 @@ from typing import Any
 
 from svit_jax.cli.convert import convert_job
 from svit_jax.cli.data import data_jobs
-from svit_jax.cli.job import add_job, ending, show
+from svit_jax.cli.job import MESH_HELP, add_hosts, add_job, ending, launch, show
 from svit_jax.cli.plan import plan_job
 from svit_jax.cli.train import train_job
 
@@ -71,19 +71,35 @@ def _demo(jobs: Any) -> None:
 
 def _eval(jobs: Any) -> None:
     def run(options: argparse.Namespace) -> None:
-        from svit_jax.api import load
-        from svit_jax.evaluation.run import evaluate, scores
+        from svit_jax import distributed
 
-        assistant = load(options.checkpoint, batch_size=options.batch_size)
-        runs = evaluate(
-            assistant.answerer(options.max_new_tokens),
-            assistant.identity(options.max_new_tokens),
-            options.benchmark,
-            options.data,
-            options.images,
-            options.out,
-            options.blank,
+        with distributed.job(launch(options), ending):
+            answer(options)
+
+    def answer(options: argparse.Namespace) -> None:
+        from svit_jax.api import load
+        from svit_jax.evaluation.hosts import on_all_hosts
+        from svit_jax.evaluation.run import evaluate, scores
+        from svit_jax.sharding.mesh import parse_mesh
+
+        assistant = load(
+            options.checkpoint, mesh=parse_mesh(options.mesh), batch_size=options.batch_size
         )
+        runs = on_all_hosts(
+            assistant.answerer(options.max_new_tokens),
+            8 * assistant.engine.batch_size,
+            lambda answer_all: evaluate(
+                answer_all,
+                assistant.identity(options.max_new_tokens),
+                options.benchmark,
+                options.data,
+                options.images,
+                options.out,
+                options.blank,
+            ),
+        )
+        if runs is None:
+            return
         found = scores(runs)
         lines = [
             f"{name}: "
@@ -113,6 +129,8 @@ def _eval(jobs: Any) -> None:
     job.add_argument("--blank", action="store_true", help="show a blank in place of each picture")
     job.add_argument("--batch-size", type=int, default=16)
     job.add_argument("--max-new-tokens", type=int, default=128)
+    job.add_argument("--mesh", default="", help=MESH_HELP)
+    add_hosts(job)
 
 
 def _score(jobs: Any) -> None:
@@ -142,9 +160,23 @@ def _chat(jobs: Any) -> None:
     def run(options: argparse.Namespace) -> None:
         from svit_jax.chat import chat
         from svit_jax.inference.sampler import Sampling
+        from svit_jax.sharding.mesh import parse_mesh
 
-        sampling = Sampling(options.temperature, options.top_p, options.seed)
-        chat(options.checkpoint, options.image, options.max_new_tokens, sampling)
+        sampling = Sampling(
+            options.temperature,
+            options.top_p,
+            options.seed,
+            options.top_k,
+            options.repetition_penalty,
+        )
+        chat(
+            options.checkpoint,
+            options.image,
+            options.max_new_tokens,
+            sampling,
+            options.stop,
+            parse_mesh(options.mesh),
+        )
 
     job = add_job(
         jobs,
@@ -155,7 +187,15 @@ def _chat(jobs: Any) -> None:
     )
     job.add_argument("--checkpoint", required=True, help="workdir of a training run")
     job.add_argument("--image", help="the picture to talk about")
-    job.add_argument("--temperature", type=float, default=0.0)
-    job.add_argument("--top-p", type=float, default=1.0)
+    job.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token always")
+    job.add_argument("--top-k", type=int, default=0, help="only the k likeliest tokens (0: all)")
+    job.add_argument("--top-p", type=float, default=1.0, help="only the likeliest of so much mass")
+    job.add_argument(
+        "--repetition-penalty", type=float, default=1.0, help="above 1: less of what was there"
+    )
     job.add_argument("--seed", type=int, default=0)
+    job.add_argument(
+        "--stop", nargs="+", default=[], metavar="TEXT", help="texts that end an answer"
+    )
+    job.add_argument("--mesh", default="", help=MESH_HELP)
     job.add_argument("--max-new-tokens", type=int, default=256)

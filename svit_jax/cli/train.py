@@ -3,14 +3,13 @@
 import argparse
 import dataclasses
 import functools
-import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from svit_jax.cli.job import add_job, ending, show
+from svit_jax.cli.job import add_hosts, add_job, ending, launch, show
 
 _ENGINE_ROWS = 16
 
@@ -60,20 +59,7 @@ def train_job(jobs: Any) -> None:
         action="store_true",
         help="train nothing: go to the step whose loss or gradient was not finite, row by row",
     )
-    hosts = job.add_argument_group(
-        "several processes",
-        "Start the same command on every host. Cloud TPU, Slurm's srun and Open MPI's mpirun say "
-        "the rest; elsewhere these do, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
-        "JAX_PROCESS_ID.",
-    )
-    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="a free port of process 0's host")
-    hosts.add_argument("--processes", type=int, help="how many there are")
-    hosts.add_argument("--process", type=int, help="which of them this is, from 0")
-    hosts.add_argument(
-        "--heartbeat-seconds",
-        type=int,
-        help="a process that says nothing for so long is lost, and the job with it",
-    )
+    add_hosts(job)
     job.usage = "svit train --config FILE --workdir DIR [--section.key=value ...] [options]"
 
 
@@ -94,13 +80,7 @@ def _run(options: argparse.Namespace) -> None:
         options.job_parser.error("the following arguments are required: --workdir")
     from svit_jax import distributed
 
-    launch = distributed.Launch.from_environment(os.environ).with_options(
-        coordinator=options.coordinator,
-        processes=options.processes,
-        process=options.process,
-        heartbeat=options.heartbeat_seconds,
-    )
-    with distributed.job(launch, ending):
+    with distributed.job(launch(options), ending):
         _train(options)
 
 

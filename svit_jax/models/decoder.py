@@ -5,7 +5,7 @@ Hugging Face layout, first half paired with second half.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -120,18 +120,22 @@ class DecoderBlock(nnx.Module):
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
         seen: Seen,
-        cache: tuple[Array, Array] | None,
+        cache: tuple[Cache, Int[Array, ""]] | None,
         dropout: Key[Array, ""] | None = None,
         backend: Backend = "xla",
-    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
+    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | Cache]:
+        """The layer's output, and the keys and values of its tokens; or, given the cache and which
+        layer this is, the cache with those in it, which attention then reads."""
         y = self.attention_norm(x)
         q, k, v = (self.project(name, y, dropout) for name in ("q", "k", "v"))
         q = rotary(q, positions, self.config.rope_theta)
         k = rotary(k, positions, self.config.rope_theta)
+        made: tuple[Array, Array] | Cache = (k, v)
         if cache is not None:
-            rows = jnp.arange(x.shape[0])[:, None]
-            cache = (cache[0].at[rows, positions].set(k), cache[1].at[rows, positions].set(v))
-            k, v = cache
+            (keys, values), layer = cache
+            place = (layer, jnp.arange(x.shape[0])[:, None], positions)
+            made = Cache(keys.at[place].set(k), values.at[place].set(v))
+            k, v = made.k[layer], made.v[layer]
         q = shard(q, "batch", "length", "act_heads", None)
         q, k, v = (checkpoint_name(array, QKV) for array in (q, k, v))
         y = attention(q, k, v, seen, backend)
@@ -140,7 +144,7 @@ class DecoderBlock(nnx.Module):
         gate, up = (self.project(name, y, dropout) for name in ("gate", "up"))
         y = shard(jax.nn.silu(gate) * up, "batch", "length", "act_mlp")
         x = x + self.project("down", y, dropout)
-        return shard(x, "batch", "length", "act_embed"), cache
+        return shard(x, "batch", "length", "act_embed"), made
 
 
 def unembed(kernel: Float[Array, "V D"], hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
@@ -170,30 +174,43 @@ class Decoder(nnx.Module):
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
         seen: Seen,
-        cache: Cache | None = None,
+        cache: Cache | Literal["new"] | None = None,
         remat: Remat = "none",
         dropout: Key[Array, ""] | None = None,
         backend: Backend = "xla",
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Final hidden states (after the last norm) of embedded tokens, and the grown cache.
+        """Final hidden states (after the last norm) of embedded tokens, and the grown cache; a new
+        one holds these tokens alone, S = T.
 
         `dropout` is the key of LoRA's dropout; None drops nothing.
         """
         graphdef, parameters = nnx.split(self.blocks)
         keys = None if dropout is None else jax.random.split(dropout, self.config.layers)
 
-        def block(x: Array, layer: tuple[nnx.State, Any, Any]) -> tuple[Array, object]:
-            parameters, cache, key = layer
-            return nnx.merge(graphdef, parameters)(x, positions, seen, cache, key, backend)
+        if isinstance(cache, Cache):
 
-        x, grown = jax.lax.scan(rematerialised(block, remat), x, (parameters, cache, keys))
-        return self.norm(x), None if cache is None else Cache(*grown)
+            def cached(
+                carry: tuple[Array, Any], layer: tuple[nnx.State, Array]
+            ) -> tuple[tuple[Array, Any], None]:
+                x, cache = carry
+                parameters, index = layer
+                block = nnx.merge(graphdef, parameters)
+                return block(x, positions, seen, (cache, index), None, backend), None
+
+            # Carried, the cache is written in place; as what the layers give it would be copied.
+            layers = (parameters, jnp.arange(self.config.layers))
+            (x, grown), _ = jax.lax.scan(cached, (x, cache), layers)
+            return self.norm(x), grown
+
+        def block(x: Array, layer: tuple[nnx.State, Any]) -> tuple[Array, object]:
+            parameters, key = layer
+            block = nnx.merge(graphdef, parameters)
+            x, made = block(x, positions, seen, None, key, backend)
+            return x, made if cache == "new" else None
+
+        x, made = jax.lax.scan(rematerialised(block, remat), x, (parameters, keys))
+        return self.norm(x), None if made is None else Cache(*made)
 
     def unembed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Float32 logits."""
         return unembed(self.unembedding[...], hidden)
-
-    def empty_cache(self, batch: int, slots: int, dtype: jnp.dtype) -> Cache:
-        config = self.config
-        shape = (config.layers, batch, slots, config.kv_heads, config.head_dim)
-        return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))

@@ -30,6 +30,21 @@ class MeshConfig:
         return (self.replica, self.fsdp, self.tensor, self.sequence)
 
 
+def parse_mesh(text: str) -> MeshConfig:
+    """ "fsdp=4,tensor=2" as a mesh; axes that aren't named keep their defaults, so that "tensor=2"
+    and "" use all devices too. Raises UserError where it can't be read."""
+    sizes: dict[str, int] = {}
+    for part in filter(None, text.split(",")):
+        axis, _, size = part.partition("=")
+        if axis not in MESH_AXES or axis in sizes or not size.removeprefix("-").isdigit():
+            raise UserError(
+                f"mesh '{text}': '{part}' is not an axis with its size; write it as "
+                f"fsdp=4,tensor=2 (axes: {', '.join(MESH_AXES)})."
+            )
+        sizes[axis] = int(size)
+    return MeshConfig(**sizes)
+
+
 def resolve_shape(config: MeshConfig, device_count: int) -> tuple[int, ...]:
     """The axis sizes with -1 filled in. Raises UserError if they do not make `device_count`."""
     shape = list(config.shape)

@@ -49,7 +49,8 @@ def our_answers(reference, config, samples, eos: int, batch_size: int) -> list[l
     parameters = {p: jnp.asarray(v) for p, v in our_parameters(reference, config).items()}
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     engine = Engine(config, parameters, Compute("float32"), mesh, Rules(), eos, batch_size)
-    return list(engine.generate([prompt_of(config, sample) for sample in samples], NEW))
+    found = engine.generate([prompt_of(config, sample) for sample in samples], NEW)
+    return [completion.tokens for completion in found]
 
 
 @pytest.fixture(scope="module")

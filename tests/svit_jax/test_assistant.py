@@ -10,12 +10,12 @@ from PIL import Image
 import svit_jax
 from data_pipeline.common.dialogue import Turn
 from data_pipeline.common.errors import UserError
-from data_pipeline.text.encode import encode_prompt
+from data_pipeline.text.encode import encode_dialogue, encode_prompt
 from data_pipeline.text.templates import V1, get_template
 from svit_jax.api import Assistant
 from svit_jax.chat import HELP, converse
 from svit_jax.evaluation.benchmark import NoPicture
-from svit_jax.inference.engine import Engine
+from svit_jax.inference.engine import Engine, Token
 from svit_jax.inference.sampler import Sampling
 
 GREEDY = Sampling()
@@ -70,8 +70,43 @@ def test_answer_is_the_same_however_it_is_asked(assistant, picture):
     mixed = [(picture, question), (NoPicture.TEXT_ALONE, "What is red?")]
     expected = [answer, "".join(assistant.stream(text_alone, [], NEW))]
     assert list(assistant.answer_all(mixed, NEW)) == expected
-    tokens = next(assistant.engine.generate([assistant.prompt(turns, [picture])], NEW))
-    assert answer == assistant.tokenizer.decode(tokens).strip()
+    found = next(assistant.engine.generate([assistant.prompt(turns, [picture])], NEW))
+    assert answer == assistant.tokenizer.decode(found.tokens).strip()
+
+
+def test_a_stop_string_ends_the_answer_however_it_is_asked(assistant, picture):
+    question = "What color is the circle?"
+    hot = Sampling(3.0, seed=5)
+    whole = assistant.answer(picture, question, 12, hot)
+    assert len(whole) > 10 and whole != assistant.answer(picture, question, 12, Sampling(3.0))
+    stop = ["never", whole[4:6]]
+    cut = whole[: whole.index(whole[4:6])].strip()
+    assert assistant.answer(picture, question, 12, hot, stop) == cut
+    assert list(assistant.answer_all([(picture, question)] * 2, 12, hot, stop)) == [cut] * 2
+
+
+def test_score_is_of_the_training_samples_tokens(assistant, picture):
+    """The answer's tokens and its eos: what training has loss on; the greedy answer's own
+    log-probabilities among them."""
+    question, patches = "What color is the circle?", assistant.bundle.model.vision.patches
+    turns = [Turn("human", f"<image>\n{question}"), Turn("gpt", "red or blue")]
+    encoded = encode_dialogue(turns, V1, assistant.tokenizer, patches)
+    text = [Turn("human", question), turns[1]]
+    text_alone = encode_dialogue(text, V1, assistant.tokenizer, patches, has_picture=False)
+    asked = [
+        (picture, question, "red or blue"),
+        (NoPicture.TEXT_ALONE, question, "red or blue"),
+        (picture, question, ""),
+    ]
+    found = list(assistant.score(asked))
+    targets = [int((sample.loss_weights > 0).sum()) for sample in (encoded, text_alone)]
+    assert [len(logs) for logs in found] == [*targets, 1]
+    prompt = assistant.prompt(turns[:1], [picture])
+    tokens = encoded.tokens[encoded.loss_weights > 0].tolist()
+    np.testing.assert_allclose(found[0], next(assistant.engine.score([prompt], [tokens])))
+    greedy = next(assistant.engine.generate([prompt], NEW))
+    scored = next(assistant.engine.score([prompt], [greedy.tokens]))
+    np.testing.assert_allclose(scored, greedy.log_probabilities, atol=2e-5)
 
 
 def test_one_checkpoint_folder_loads_as_its_workdir_does(assistant, trained, picture, monkeypatch):
@@ -113,10 +148,10 @@ class ScriptedEngine(Engine):
         self.tokens = tokens
         self.asked: list[np.ndarray] = []
 
-    def stream(self, prompts, max_new_tokens, sampling=GREEDY):
-        self.asked.append(prompts[0].tokens)
-        for token in [*self.tokens, self.eos_id][:max_new_tokens]:
-            yield np.array([token], np.int32)
+    def stream(self, prompt, max_new_tokens, sampling=GREEDY):
+        self.asked.append(prompt.tokens)
+        for token in self.tokens[:max_new_tokens]:
+            yield Token(token, 0.0)
 
 
 @pytest.mark.parametrize("limit", range(1, 30))
@@ -133,6 +168,14 @@ def test_streamed_pieces_join_to_the_answer(assistant, limit):
     assert all("�" not in piece for piece in pieces[:-1])
     if limit > len(tokens):
         assert said == "A ☃ and\n héé  x ☃"
+
+
+def test_a_conversation_with_a_stop_string(assistant, picture):
+    tokens = assistant.tokenizer.encode("red. Or blue?")
+    parrot = dataclasses.replace(assistant, engine=ScriptedEngine(tokens))
+    said = io.StringIO()
+    turns = converse(parrot, picture, iter(["Which?"]), 20, GREEDY, said.write, [". Or"])
+    assert said.getvalue() == "ASSISTANT: red\n" and turns[-1] == Turn("gpt", "red")
 
 
 def talk(assistant: Assistant, image, *questions: str) -> tuple[str, list[Turn]]:

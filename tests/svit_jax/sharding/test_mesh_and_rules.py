@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from data_pipeline.common.errors import UserError
 from svit_jax.models.parameters import flat_parameters, logical_axes
 from svit_jax.models.svit import abstract_model
-from svit_jax.sharding.mesh import MESH_AXES, MeshConfig, make_mesh, resolve_shape
+from svit_jax.sharding.mesh import MESH_AXES, MeshConfig, make_mesh, parse_mesh, resolve_shape
 from svit_jax.sharding.rules import (
     Rules,
     active_rules,
@@ -21,6 +21,18 @@ from svit_jax.sharding.rules import (
     spec,
     tree_shardings,
 )
+
+
+def test_a_mesh_written_as_text():
+    assert parse_mesh("fsdp=4,tensor=2") == MeshConfig(fsdp=4, tensor=2)
+    assert parse_mesh("replica=-1,fsdp=1") == MeshConfig(replica=-1, fsdp=1)
+    assert parse_mesh("") == MeshConfig()
+
+
+@pytest.mark.parametrize("text", ["fdsp=4", "fsdp", "fsdp=two", "fsdp=2,fsdp=4", "tensor=--2"])
+def test_a_mesh_that_cannot_be_read(text):
+    with pytest.raises(UserError, match="is not an axis with its size; write it as fsdp=4"):
+        parse_mesh(text)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,233 @@
+"""What runs on the devices: prefill, decode and score, compiled once for each shape.
+
+All that decoding carries from token to token is one `State`, which stays on the devices; a row of
+it knows its own length, settings and end, so that rows need nothing of each other.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Bool, Float, Int, Int32, UInt8
+
+from svit_jax.inference.sampler import Settings, log_probability, pick
+from svit_jax.models.attention import Packed, cache_mask
+from svit_jax.models.decoder import Cache
+from svit_jax.models.parameters import with_parameters
+from svit_jax.models.svit import Compute, Svit, SvitConfig, abstract_model
+from svit_jax.sharding.rules import Rules, active_rules, axis_names, parts, shard, spec
+
+CHUNK = 32
+"""The most tokens of a row that one call of `decode` makes."""
+
+
+class Prompts(NamedTuple):
+    """Right-padded rows of one bucket. vision_index: m * P + p where patch p of a row's picture m
+    goes, -1 for text."""
+
+    tokens: Int32[Array, "B T"]
+    lengths: Int32[Array, "B"]
+    vision_index: Int32[Array, "B T"]
+    images: UInt8[Array, "B M Y X 3"]
+
+
+class State(NamedTuple):
+    """token: the newest one, not in the cache yet, and the position where it goes; number: of new
+    tokens so far; left: how many more may come, 0 where a row has ended; seen: what the repetition
+    penalty counts."""
+
+    cache: Cache
+    token: Int[Array, "B"]
+    position: Int[Array, "B"]
+    number: Int[Array, "B"]
+    left: Int[Array, "B"]
+    seen: Bool[Array, "B V"]
+    settings: Settings
+
+
+class Emitted(NamedTuple):
+    """The next tokens of each row, `steps` of them; eos and 0 where a row has ended before."""
+
+    tokens: Int[Array, "C B"]
+    log_probabilities: Float[Array, "C B"]
+    steps: Int[Array, ""]
+
+
+def inference_rules(mesh: Mesh, rules: Rules, rows: int) -> Rules:
+    """The rules for decoding: a single token can't be cut up, so the mesh axes of `length` take
+    rows. Pictures lie where rows do if there are too few to split over the whole mesh."""
+    batch = (*axis_names(rules.batch), *axis_names(rules.length))
+    pictures = rules.pictures if rows % parts(mesh, rules.pictures) == 0 else batch
+    return dataclasses.replace(rules, batch=batch, length=None, pictures=pictures)
+
+
+def batch_parts(mesh: Mesh, rules: Rules) -> int:
+    """Over how many devices the rows of a batch are split."""
+    return parts(mesh, rules.batch) * parts(mesh, rules.length)
+
+
+class Programs:
+    """The compiled functions of one model on one mesh, for batches of `rows`."""
+
+    def __init__(
+        self,
+        config: SvitConfig,
+        compute: Compute,
+        mesh: Mesh,
+        rules: Rules,
+        eos_id: int,
+        rows: int,
+    ):
+        self._structure = abstract_model(config)
+        self._compute, self._eos_id = compute, eos_id
+        self._mesh, self._rules = mesh, inference_rules(mesh, rules, rows)
+        whole, row = self._place(), self._place("batch")
+        cache = self._place(None, "batch", None, "kv_heads", None)
+        state = State(
+            cache=Cache(cache, cache),
+            token=row,
+            position=row,
+            number=row,
+            left=row,
+            seen=self._place("batch", "act_vocab"),
+            settings=Settings(row, row, row, row, row),
+        )
+        steps = self._place(None, "batch")
+        emitted = Emitted(steps, steps, whole)
+        self.prefill: Any = jax.jit(
+            self._prefill, static_argnames="slots", out_shardings=(state, emitted)
+        )
+        self.decode: Any = jax.jit(self._decode, donate_argnums=1, out_shardings=(state, emitted))
+        self.score: Any = jax.jit(self._score, out_shardings=self._place("batch", None))
+
+    def _place(self, *logical: str | None) -> Any:
+        return NamedSharding(self._mesh, spec(self._rules, logical))
+
+    def put(self, rows: Any) -> Any:
+        """Host arrays, batch axis first, laid on the devices by their rows."""
+        return jax.device_put(rows, self._place("batch"))
+
+    def compiled(self) -> int:
+        """How many programs there are by now."""
+        return sum(f._cache_size() for f in (self.prefill, self.decode, self.score))
+
+    def _model(self, parameters: Mapping[str, Any]) -> Svit:
+        return with_parameters(self._structure, parameters)
+
+    def _prefill(
+        self,
+        parameters: dict[str, jax.Array],
+        prompts: Prompts,
+        settings: Settings,
+        limit: Int[Array, "B"],
+        slots: int,
+    ) -> tuple[State, Emitted]:
+        """The state after each prompt's first token; rows with a limit of 0 stay idle."""
+        with active_rules(self._mesh, self._rules):
+            model = self._model(parameters)
+            tokens, lengths, vision_index, images = prompts
+            rows, length = tokens.shape
+            x = model.embed(tokens, images, vision_index, self._compute)
+            within = jnp.arange(length)[None] < lengths[:, None]
+            positions = jnp.broadcast_to(jnp.arange(length)[None], (rows, length))
+            # What padding leaves in the cache lies ahead of the row, until it is overwritten.
+            seen = Packed(within.astype(jnp.int32))
+            hidden, cache = model.decoder(
+                x, positions, seen, "new", backend=self._compute.attention
+            )
+            assert cache is not None
+            last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
+            state = State(
+                cache=Cache(*(_with_slots(array, slots) for array in cache)),
+                token=jnp.zeros(rows, jnp.int32),
+                position=lengths - 1,
+                number=jnp.zeros(rows, jnp.int32),
+                left=limit,
+                seen=_seen(prompts, within, settings, self._structure.config.decoder.vocab),
+                settings=settings,
+            )
+            state, token, log = self._next(state, model.decoder.unembed(last)[:, 0])
+            return state, Emitted(token[None], log[None], jnp.int32(1))
+
+    def _decode(
+        self, parameters: dict[str, jax.Array], state: State, steps: Int[Array, ""]
+    ) -> tuple[State, Emitted]:
+        """Up to `steps` more tokens of each row, fewer where all rows end before."""
+
+        def more(carry: tuple[State, Emitted]) -> Array:
+            state, emitted = carry
+            return (emitted.steps < steps) & jnp.any(state.left > 0)
+
+        def step(carry: tuple[State, Emitted]) -> tuple[State, Emitted]:
+            state, (tokens, logs, made) = carry
+            model = self._model(parameters)
+            x = model.decoder.embed(state.token[:, None], jnp.dtype(self._compute.dtype))
+            positions = state.position[:, None]
+            mask = cache_mask(positions, state.cache.k.shape[2])
+            hidden, cache = model.decoder(x, positions, mask, state.cache)
+            assert cache is not None
+            logits = model.decoder.unembed(hidden)[:, 0]
+            state, token, log = self._next(state._replace(cache=cache), logits)
+            return state, Emitted(tokens.at[made].set(token), logs.at[made].set(log), made + 1)
+
+        with active_rules(self._mesh, self._rules):
+            shape = (CHUNK, *state.token.shape)
+            none = Emitted(jnp.full(shape, self._eos_id, jnp.int32), jnp.zeros(shape), jnp.int32(0))
+            return jax.lax.while_loop(more, step, (state, none))
+
+    def _next(
+        self, state: State, logits: Float[Array, "B V"]
+    ) -> tuple[State, Int[Array, "B"], Float[Array, "B"]]:
+        """The state with the token that follows, that token, and its log-probability."""
+        picked = pick(logits, state.settings, state.seen, state.number).astype(jnp.int32)
+        live = state.left > 0
+        token = jnp.where(live, picked, self._eos_id)
+        log = jnp.where(live, log_probability(logits, picked), 0.0)
+        state = state._replace(
+            token=jnp.where(live, picked, state.token),
+            # An ended row writes to the slot that it wrote to before.
+            position=jnp.where(live, state.position + 1, state.position),
+            number=jnp.where(live, state.number + 1, state.number),
+            left=jnp.where(live & (picked != self._eos_id), state.left - 1, 0),
+            seen=state.seen.at[jnp.arange(len(picked)), picked].set(True),
+        )
+        return state, token, log
+
+    def _score(
+        self,
+        parameters: dict[str, jax.Array],
+        prompts: Prompts,
+        places: Int[Array, "B C"],
+    ) -> Float[Array, "B C"]:
+        """The log-probability of the tokens at `places` (from 1 on), each after all before it."""
+        with active_rules(self._mesh, self._rules):
+            model = self._model(parameters)
+            tokens, lengths, vision_index, images = prompts
+            length = tokens.shape[1]
+            segments = (jnp.arange(length)[None] < lengths[:, None]).astype(jnp.int32)
+            positions = jnp.broadcast_to(jnp.arange(length)[None], tokens.shape)
+            hidden = model.hidden(tokens, segments, positions, images, vision_index, self._compute)
+            # Logits of the places alone: those of all tokens would be as large as the model.
+            before = jnp.take_along_axis(hidden, (places - 1)[:, :, None], axis=1)
+            logits = model.decoder.unembed(shard(before, "batch", "length", "act_embed"))
+            return log_probability(logits, jnp.take_along_axis(tokens, places, axis=1))
+
+
+def _with_slots(array: Float[Array, "L B T K H"], slots: int) -> Float[Array, "L B S K H"]:
+    return jnp.pad(array, ((0, 0), (0, 0), (0, slots - array.shape[2]), (0, 0), (0, 0)))
+
+
+def _seen(
+    prompts: Prompts, within: Bool[Array, "B T"], settings: Settings, vocab: int
+) -> Bool[Array, "B V"]:
+    """Which tokens stand in each prompt's text, if any row has a penalty for them."""
+    nothing = jnp.zeros((len(within), vocab), bool)
+    rows = jnp.arange(len(within))[:, None]
+
+    def text() -> Array:
+        return nothing.at[rows, prompts.tokens].max(within & (prompts.vision_index < 0))
+
+    return jax.lax.cond(jnp.any(settings.repetition_penalty != 1), text, lambda: nothing)
