@@ -67,12 +67,6 @@ def _install(found: Slice, options: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(found: Slice, options: argparse.Namespace) -> int:
-    """svit doctor, on all hosts together"""
-    print(found.doctor())
-    return 0
-
-
 def _start(found: Slice, options: argparse.Namespace) -> int:
     """start training on all hosts, or go on with it"""
     found.install()
@@ -144,7 +138,6 @@ def _babysit(found: Slice, options: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[Slice, argparse.Namespace], int]] = {
     "create": _create,
     "install": _install,
-    "doctor": _doctor,
     "start": _start,
     "status": _status,
     "watch": _watch,

@@ -38,7 +38,7 @@ class Babysitter:
     ):
         self.slice, self.log, self.every, self._clock = watched, log, every, clock
         self.events: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds = dict.fromkeys(_PHASES, 0.0)
         self._begun = self._seen = clock()
         self._phase = "waiting"
         self._silent = 0

@@ -169,12 +169,6 @@ class Slice:
         if not self.cloud.dry_run:
             self.look()
 
-    def doctor(self) -> str:
-        """What `svit doctor` finds, on all hosts together."""
-        s = self.settings
-        command = shlex.join([s.python, "-m", "svit_jax.cli", "doctor", *s.command[4:]])
-        return self.cloud.everywhere(f"cd {_CODE} && {command}")
-
     def logs(self, folder: Path, lines: int = 5000) -> list[Path]:
         """The ends of every host's log, in files of this machine named NODE-WORKER.log."""
 
