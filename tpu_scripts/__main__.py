@@ -1,6 +1,7 @@
 """`python3 -m tpu_scripts [--file run.toml] [--dry-run] COMMAND`: one run on Cloud TPU."""
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -9,17 +10,22 @@ from pathlib import Path
 from data_pipeline.common.errors import UserError
 from tpu_scripts.babysitter import Babysitter
 from tpu_scripts.cloud import Cloud, CloudError
+from tpu_scripts.gke import jobset, xpk
 from tpu_scripts.ledger import Ledger
-from tpu_scripts.settings import read_settings
+from tpu_scripts.settings import Settings, read_settings
 from tpu_scripts.slices import Slice, judge
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0 on success, 1 on an error or a run that was given up, 2 on wrong
-    usage, 130 when interrupted. What still costs money is said at the end of each."""
+    usage, 130 when interrupted. What still costs money is said at the end of each that
+    asks the cloud."""
     options = _parser().parse_args(arguments)
     try:
         settings = read_settings(options.file)
+        if options.command in _PRINTED:
+            print(_PRINTED[options.command](settings))
+            return 0
         fresh = options.command in ("create", "babysit")
         cloud = Cloud(settings, options.dry_run, "absent" if fresh else "ready")
         ledger = Ledger(options.file.with_suffix(f".{settings.name}.ledger.jsonl"))
@@ -149,6 +155,19 @@ COMMANDS: dict[str, Callable[[Slice, argparse.Namespace], int]] = {
 }
 
 
+def _jobset(settings: Settings) -> str:
+    """print a JobSet for GKE: ... jobset | kubectl apply -f -"""
+    return json.dumps(jobset(settings), indent=1)
+
+
+def _xpk(settings: Settings) -> str:
+    """print the xpk command that runs it on GKE"""
+    return xpk(settings)
+
+
+_PRINTED: dict[str, Callable[[Settings], str]] = {"jobset": _jobset, "xpk": _xpk}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python3 -m tpu_scripts", description="One run on Cloud TPU; see docs/tpu.md."
@@ -159,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two looks")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, function in COMMANDS.items():
+    for name, function in {**COMMANDS, **_PRINTED}.items():
         command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         if name == "babysit":
             command.add_argument(
