@@ -225,7 +225,7 @@ def _pack(archive: Path) -> str:
         check=True,
     ).stdout.decode()
     digest = hashlib.sha256()
-    with tarfile.open(archive, "w:gz") as packed:
+    with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
         for name in sorted(filter(None, listed.split("\0"))):
             file = REPOSITORY / name
             if file.is_file():
