@@ -35,6 +35,7 @@ lint: test-environment
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/shellcheck .ci/run $$(git ls-files '*.sh')
 
 bench: environment
 	@$(BIN)/python .ci/bench.py

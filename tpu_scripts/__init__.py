@@ -1,0 +1,1 @@
+"""Runs on Cloud TPU, from a laptop with gcloud: start, watch, resume, stop, the bill."""

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# One run on machines that ssh reaches, one process a machine with all its GPUs:
+#   ssh.sh start HOSTS FOLDER ARGUMENTS...   `svit train ARGUMENTS` on all of them
+#   ssh.sh state|stop|log HOSTS FOLDER       what each says; SIGTERM, so that it saves; its last lines
+# HOSTS is a file with a name a line, the first one's port 8476 reachable from the others; FOLDER is
+# this checkout on each of them, with .venv in it. The workdir must be shared by all.
+set -euo pipefail
+action=$1 file=$2 folder=$3
+shift 3
+mapfile -t hosts < <(grep -v '^ *$' "$file")
+code=0
+for index in "${!hosts[@]}"; do
+    command=(bash tpu_scripts/host/job.sh "$action")
+    if [ "$action" = start ]; then
+        command+=(.venv/bin/python -m svit_jax.cli train "--coordinator=${hosts[0]}:8476"
+            "--processes=${#hosts[@]}" "--process=$index" "$@")
+    fi
+    printf -v quoted '%q ' "${command[@]}"
+    printf '%s: ' "${hosts[index]}"
+    # -n: ssh would read the terminal, and BatchMode: nobody is there to type a password.
+    ssh -n -o BatchMode=yes "${hosts[index]}" "cd $(printf %q "$folder") && $quoted" || code=1
+done
+exit "$code"
