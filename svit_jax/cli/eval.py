@@ -1,0 +1,89 @@
+"""`svit eval` and `svit score`: benchmarks answered by a checkpoint, answers on file scored."""
+
+import argparse
+from typing import Any
+
+from svit_jax.cli.job import add_job, show
+
+_BENCHMARKS = (
+    "vqav2, gqa, mme, pope, referring, scienceqa, seedbench, mmbench, mmbench_cn, textvqa, vizwiz, "
+    "mmmu"
+)
+
+
+def eval_jobs(jobs: Any) -> None:
+    _eval(jobs)
+    _score(jobs)
+
+
+def _eval(jobs: Any) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from svit_jax.api import load
+        from svit_jax.evaluation.run import evaluate, scores
+
+        assistant = load(options.checkpoint, batch_size=options.batch_size)
+        runs = evaluate(
+            assistant.answerer(options.max_new_tokens),
+            assistant.identity(options.max_new_tokens),
+            options.benchmark,
+            options.data,
+            options.images,
+            options.out,
+            options.blank,
+            options.limit,
+        )
+        found = scores(runs)
+        lines = [
+            f"{name}: "
+            + (
+                ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
+                or f"no public truth; upload what is in {options.out}"
+            )
+            for name, figures in found.items()
+        ]
+        show(options, found, "\n".join(lines))
+
+    job = add_job(
+        jobs,
+        "eval",
+        run,
+        "answer a benchmark's official files, write the submission, score where truth is public",
+        "svit eval --checkpoint run --benchmark vqav2 --data benchmarks/vqav2 --images images "
+        "--out results",
+    )
+    job.add_argument("--checkpoint", required=True, help="workdir of a training run")
+    job.add_argument("--benchmark", nargs="+", required=True, help=_BENCHMARKS)
+    job.add_argument(
+        "--data", required=True, help="the benchmark's folder, or the folder that holds it by name"
+    )
+    job.add_argument("--images", required=True, help="the pictures' folder")
+    job.add_argument("--out", required=True, help="answers, submissions and scores go here")
+    job.add_argument("--blank", action="store_true", help="show a blank in place of each picture")
+    job.add_argument(
+        "--limit", type=int, default=0, help="so many questions, spread over the pictures (0: all)"
+    )
+    job.add_argument("--batch-size", type=int, default=16)
+    job.add_argument("--max-new-tokens", type=int, default=128)
+
+
+def _score(jobs: Any) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from svit_jax.evaluation.answers import read_answers
+        from svit_jax.evaluation.registry import find_benchmark
+
+        benchmark = find_benchmark(options.benchmark)
+        questions = benchmark.read(options.data, None)
+        scores = benchmark.score(questions, read_answers(options.predictions, questions))
+        figures = ", ".join(f"{key} {value:.2f}" for key, value in scores.items())
+        show(options, scores, f"{options.benchmark}: {figures}")
+
+    job = add_job(
+        jobs,
+        "score",
+        run,
+        "score an existing file of answers (our JSONL, LLaVA's, or a benchmark's own results)",
+        "svit score --benchmark pope --predictions answers.jsonl --data benchmarks/pope",
+    )
+    job.add_argument("--benchmark", required=True, help=_BENCHMARKS)
+    job.add_argument("--predictions", required=True, help="the answers file, or the results")
+    job.add_argument("--data", required=True, help="the benchmark's folder")
