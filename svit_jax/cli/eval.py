@@ -1,6 +1,9 @@
 """`svit eval` and `svit score`: benchmarks answered by a checkpoint, answers on file scored."""
 
 import argparse
+import dataclasses
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 from svit_jax.cli.job import add_job, show
@@ -35,10 +38,7 @@ def _eval(jobs: Any) -> None:
         found = scores(runs)
         lines = [
             f"{name}: "
-            + (
-                ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
-                or f"no public truth; upload what is in {options.out}"
-            )
+            + (_in_words(figures) or f"no public truth; upload what is in {options.out}")
             for name, figures in found.items()
         ]
         show(options, found, "\n".join(lines))
@@ -68,14 +68,19 @@ def _eval(jobs: Any) -> None:
 
 def _score(jobs: Any) -> None:
     def run(options: argparse.Namespace) -> None:
-        from svit_jax.evaluation.answers import read_answers
-        from svit_jax.evaluation.registry import find_benchmark
+        from svit_jax.evaluation.scoring import score_file
 
-        benchmark = find_benchmark(options.benchmark)
-        questions = benchmark.read(options.data, None)
-        scores = benchmark.score(questions, read_answers(options.predictions, questions))
-        figures = ", ".join(f"{key} {value:.2f}" for key, value in scores.items())
-        show(options, scores, f"{options.benchmark}: {figures}")
+        found = score_file(
+            options.benchmark, options.data, options.predictions, strict=options.strict
+        )
+        lines = [f"{options.benchmark}: {_in_words(found.official)}"] if found.official else []
+        if found.strict is not None:
+            lines += [f"{options.benchmark}, strict: {_in_words(found.strict)}"]
+            lines += [f"quirk of the official scoring: {quirk}" for quirk in found.quirks]
+        for note in found.notes:
+            print(note, file=sys.stderr)
+        result = dataclasses.asdict(found) if options.strict else found.official
+        show(options, result, "\n".join(lines))
 
     job = add_job(
         jobs,
@@ -87,3 +92,12 @@ def _score(jobs: Any) -> None:
     job.add_argument("--benchmark", required=True, help=_BENCHMARKS)
     job.add_argument("--predictions", required=True, help="the answers file, or the results")
     job.add_argument("--data", required=True, help="the benchmark's folder")
+    job.add_argument(
+        "--strict",
+        action="store_true",
+        help="also score without the official code's quirks, and name them",
+    )
+
+
+def _in_words(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.2f}" for key, value in figures.items())

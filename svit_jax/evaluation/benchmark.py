@@ -44,6 +44,12 @@ class Benchmark(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def quirks(self) -> tuple[str, ...]:
+        """What the official scoring does that no one would expect, a sentence each; `strict`
+        scoring does without."""
+        ...
+
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         """The questions of the official files in `folder`, in their order.
 
@@ -60,8 +66,11 @@ class Benchmark(Protocol):
         """The true answer, in words."""
         ...
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
-        """The official figures of the answers (by question id).
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
+        """The official figures of the answers (by question id); `strict` gives the same figures
+        without the `quirks` of the official code.
 
         Raises UserError where a question has no answer or no public truth.
         """

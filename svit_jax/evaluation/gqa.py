@@ -17,6 +17,8 @@ from svit_jax.evaluation.benchmark import (
     require_questions,
 )
 
+_AROUND = " \t\n.,;:!?\"'"
+
 
 def prediction_of(answer: str) -> str:
     """What LLaVA-1.5 hands to GQA's script: periods at the end removed, lowercased."""
@@ -28,6 +30,9 @@ class GQA:
     """Reads `questions.json` (or the one `*_questions.json`): question id -> question."""
 
     name: str = "gqa"
+    quirks = (
+        "Of an answer only periods at its end are removed: a comma or a space there is wrong.",
+    )
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         path = find_file(folder, "questions.json", "*questions.json", "GQA questions")
@@ -65,13 +70,18 @@ class GQA:
     def expected(self, question: Question) -> str:
         return question.truth["answer"]
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """Exact match x 100: overall and, where the structural type is known, as GQA's `eval.py`
         splits it: `open` for "query" questions, `binary` for all others."""
         require_questions(questions, self.name)
         by_part: dict[str, list[float]] = {"accuracy": []}
         for question in questions:
-            right = float(self.correct(question, answer_of(question, answers, self.name)))
+            answer = answer_of(question, answers, self.name)
+            if strict:
+                answer = answer.strip(_AROUND)
+            right = float(self.correct(question, answer))
             by_part["accuracy"].append(right)
             structural = question.truth["structural"]
             if structural is not None:

@@ -47,6 +47,7 @@ class Grounding:
     prompt, boxes are in fractions of the padded square."""
 
     name: str = "referring"
+    quirks = ()
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         path = find_file(folder, "questions.json", "*questions.json", "referring questions")
@@ -78,7 +79,9 @@ class Grounding:
     def expected(self, question: Question) -> str:
         return ", ".join(format_box(box) for box in true_boxes(question))
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """`iou_50`: the share x 100 of answers whose first box overlaps a true one by half or
         more; `mean_iou` x 100; `answered_with_box`: the share x 100 that name a box at all."""
         require_questions(questions, self.name)

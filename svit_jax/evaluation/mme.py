@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from svit_jax.evaluation.benchmark import (
     percent,
     require_questions,
 )
+from svit_jax.evaluation.choices import first_yes_or_no
 
 PERCEPTION = (
     "existence",
@@ -69,6 +71,10 @@ class MME:
     """
 
     name: str = "mme"
+    quirks = (
+        'An answer is read from its first four characters: "know" and "not" as no, "eyes" as yes.',
+        "acc+ counts pairs of consecutive lines as one picture, whatever picture they name.",
+    )
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         root = pathlib.Path(folder)
@@ -90,21 +96,17 @@ class MME:
     def expected(self, question: Question) -> str:
         return question.truth["answer"].lower()
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """For each subtask 100 acc + 100 acc+ (0..200): acc over its questions, acc+ over its
         pictures with both questions right; `perception` and `cognition` are the sums over the
         subtasks that are there, with their attainable maximum."""
         require_questions(questions, self.name)
-        right: dict[str, dict[str, list[bool]]] = {}
-        for question in questions:
-            verdict = self.correct(question, answer_of(question, answers, self.name))
-            pictures = right.setdefault(_subtask_of(question), {})
-            pictures.setdefault(question.truth["picture"], []).append(verdict)
         figures = {}
-        for subtask, pictures in right.items():
-            accuracy = percent([float(v) for verdicts in pictures.values() for v in verdicts])
-            both = percent([float(all(verdicts)) for verdicts in pictures.values()])
-            figures[subtask] = accuracy + both
+        for subtask, pairs in self._pairs(questions, answers, strict).items():
+            accuracy = percent([float(verdict) for pair in pairs for verdict in pair])
+            figures[subtask] = accuracy + percent([float(all(pair)) for pair in pairs])
         totals = {}
         for name, members in (("perception", PERCEPTION), ("cognition", COGNITION)):
             present = [figures[subtask] for subtask in members if subtask in figures]
@@ -112,6 +114,21 @@ class MME:
                 totals[name] = sum(present)
                 totals[f"{name}_maximum"] = 200.0 * len(present)
         return {**totals, **figures}
+
+    def _pairs(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool
+    ) -> dict[str, list[list[bool]]]:
+        """Each subtask's verdicts in twos: of consecutive rows or, strictly, of a picture."""
+        parse = first_yes_or_no if strict else parse_yes_no
+        verdicts: dict[str, dict[object, list[bool]]] = {}
+        rows: Counter[str] = Counter()
+        for question in questions:
+            subtask = _subtask_of(question)
+            right = parse(answer_of(question, answers, self.name)) == self.expected(question)
+            pair = question.truth["picture"] if strict else rows[subtask] // 2
+            verdicts.setdefault(subtask, {}).setdefault(pair, []).append(right)
+            rows[subtask] += 1
+        return {subtask: list(pairs.values()) for subtask, pairs in verdicts.items()}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

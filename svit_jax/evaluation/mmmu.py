@@ -62,6 +62,11 @@ class MMMU:
     """
 
     name: str = "mmmu"
+    quirks = (
+        "Where an answer chooses no option a letter is drawn (seed 42, in the order of the "
+        "questions), which may be the right one.",
+        'An open answer is right if a true text stands anywhere in it: "reddish" for "red".',
+    )
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         return [_question(row, images) for row in read_rows(folder, images)]
@@ -76,10 +81,13 @@ class MMMU:
     def expected(self, question: Question) -> str:
         return question.truth if _options(question) else question.truth[0]
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """Accuracy x 100 over all questions, by discipline and by subject, as the official script
         has it: where an answer chooses no option, a letter is drawn (seed 42, in the order of the
-        questions). `accuracy_without_draws` counts such answers as wrong."""
+        questions). `accuracy_without_draws` counts such answers as wrong, as strict scoring does,
+        which looks for open truths among an answer's whole words."""
         require_questions(questions, self.name)
         rng = random.Random(_SEED)
         right: dict[str, list[float]] = {}
@@ -87,9 +95,11 @@ class MMMU:
         for question in questions:
             answer = answer_of(question, answers, self.name)
             plain = self.correct(question, answer)
-            plainly_right.append(float(plain))
             options = _options(question)
-            if options:
+            if strict and not options:
+                plain = open_is_right(parse_open(answer), question.truth, whole_words=True)
+            plainly_right.append(float(plain))
+            if options and not strict:
                 plain = _chosen(answer, options, rng) == question.truth
             right.setdefault(subject_of(question.question_id), []).append(float(plain))
         figures = {

@@ -15,6 +15,7 @@ from svit_jax.evaluation.benchmark import (
     require_fields,
     require_questions,
 )
+from svit_jax.evaluation.choices import first_yes_or_no
 
 _SPLITS = ("random", "popular", "adversarial")
 
@@ -39,6 +40,11 @@ class POPE:
     """
 
     name: str = "pope"
+    quirks = (
+        "Answers are matched to questions by their position in the file, never by id.",
+        'Whatever holds none of the words "No", "no" and "not" before its first period is a yes: '
+        '"NO" and "maybe" too.',
+    )
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         paths = sorted(pathlib.Path(folder).glob("*_pope_*.json"), key=_split_order)
@@ -73,13 +79,16 @@ class POPE:
     def expected(self, question: Question) -> str:
         return question.truth
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """F1, accuracy, precision, recall ("yes" is positive) and yes_ratio, each x 100: the mean
         over the splits, and each split's own as `random/f1`. A ratio 0/0 counts as 0."""
         require_questions(questions, self.name)
+        parse = first_yes_or_no if strict else parse_yes_no
         by_split: dict[str, list[tuple[str, str]]] = {}
         for question in questions:
-            pair = (parse_yes_no(answer_of(question, answers, self.name)), question.truth)
+            pair = (parse(answer_of(question, answers, self.name)), question.truth)
             by_split.setdefault(question.question_id.split("/")[0], []).append(pair)
         splits = {split: _figures(pairs) for split, pairs in by_split.items()}
         names = ("f1", "accuracy", "precision", "recall", "yes_ratio")

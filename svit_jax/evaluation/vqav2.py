@@ -17,7 +17,12 @@ from svit_jax.evaluation.benchmark import (
     require_fields,
     require_questions,
 )
-from svit_jax.evaluation.vqa_accuracy import normalise_answer, server_accuracy
+from svit_jax.evaluation.vqa_accuracy import (
+    VQA_QUIRKS,
+    normalise_answer,
+    server_accuracy,
+    strict_accuracy,
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class VQAv2:
     """
 
     name: str = "vqav2"
+    quirks = (*VQA_QUIRKS, "Where all annotators agree, only the uploaded answer is normalised.")
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         path = find_file(folder, "questions.json", "*questions.json", "VQAv2 questions")
@@ -78,17 +84,25 @@ class VQAv2:
         """Whether the normalised answer is the annotators' most common one, normalised."""
         return normalise_answer(answer) == normalise_answer(self.expected(question))
 
+    def credit(self, question: Question, answer: str, strict: bool = False) -> float:
+        """The VQA accuracy (0..1) of one answer."""
+        if strict:
+            return strict_accuracy(answer, question.truth["answers"])
+        return server_accuracy(normalise_answer(answer), question.truth["answers"])
+
     def expected(self, question: Question) -> str:
         return question.truth["most_common"]
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """VQA accuracy x 100 as the server gives it for LLaVA-1.5's upload (normalised answers):
         overall, and for each answer type (`yes/no`, `number`, `other`)."""
         require_questions(questions, self.name)
         by_type: dict[str, list[float]] = {"accuracy": []}
         for question in questions:
-            uploaded = normalise_answer(answer_of(question, answers, self.name))
-            accuracy = server_accuracy(uploaded, question.truth["answers"])
+            answer = answer_of(question, answers, self.name)
+            accuracy = self.credit(question, answer, strict)
             by_type["accuracy"].append(accuracy)
             by_type.setdefault(question.truth["answer_type"], []).append(accuracy)
         return {name: percent(values) for name, values in by_type.items()}
