@@ -17,11 +17,14 @@ _BENCHMARKS = (
 def eval_jobs(jobs: Any) -> None:
     _eval(jobs)
     _score(jobs)
+    _compare(jobs)
 
 
 def _eval(jobs: Any) -> None:
     def run(options: argparse.Namespace) -> None:
         from svit_jax.api import load
+        from svit_jax.evaluation.compare import compare_with
+        from svit_jax.evaluation.eval_report import EvalReport, write_eval_report
         from svit_jax.evaluation.run import evaluate, scores
 
         assistant = load(options.checkpoint, batch_size=options.batch_size)
@@ -36,6 +39,15 @@ def _eval(jobs: Any) -> None:
             options.limit,
         )
         found = scores(runs)
+        report = EvalReport(
+            assistant.checkpoint,
+            options.data,
+            runs,
+            strict=scores(runs, strict=True) if options.strict else {},
+            compared=compare_with(options.against, runs) if options.against else (),
+            notes=_notes(options),
+        )
+        write_eval_report(options.out, report, "blank.report" if options.blank else "report")
         lines = [
             f"{name}: "
             + (_in_words(figures) or f"no public truth; upload what is in {options.out}")
@@ -61,6 +73,12 @@ def _eval(jobs: Any) -> None:
     job.add_argument("--blank", action="store_true", help="show a blank in place of each picture")
     job.add_argument(
         "--limit", type=int, default=0, help="so many questions, spread over the pictures (0: all)"
+    )
+    job.add_argument(
+        "--strict", action="store_true", help="report figures without the official quirks as well"
+    )
+    job.add_argument(
+        "--against", metavar="OUT", help="another run's --out: the report compares the two"
     )
     job.add_argument("--batch-size", type=int, default=16)
     job.add_argument("--max-new-tokens", type=int, default=128)
@@ -97,6 +115,47 @@ def _score(jobs: Any) -> None:
         action="store_true",
         help="also score without the official code's quirks, and name them",
     )
+
+
+def _compare(jobs: Any) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from svit_jax.evaluation.compare import COMPARISON_COLUMNS, compare, comparison_cells
+        from svit_jax.evaluation.markdown import markdown_table
+
+        found = compare(options.first, options.second, options.data, options.benchmark)
+        rows = [comparison_cells(comparison) for comparison in found]
+        show(
+            options,
+            [dataclasses.asdict(comparison) for comparison in found],
+            markdown_table(COMPARISON_COLUMNS, rows).rstrip(),
+        )
+
+    job = add_job(
+        jobs,
+        "compare",
+        run,
+        "compare the answers of two checkpoints to the same questions: differences, their "
+        "intervals, McNemar's test",
+        "svit compare results_a results_b --data benchmarks",
+    )
+    job.add_argument("first", help="the --out folder of an svit eval")
+    job.add_argument("second", help="that of another checkpoint")
+    job.add_argument(
+        "--data", required=True, help="the benchmark's folder, or the folder that holds it by name"
+    )
+    job.add_argument(
+        "--benchmark", nargs="+", default=[], help="those to compare (all that both hold)"
+    )
+
+
+def _notes(options: argparse.Namespace) -> list[str]:
+    """What sets this run apart from an official one."""
+    notes = []
+    if options.limit:
+        notes.append(f"At most {options.limit} questions of each benchmark were asked (--limit).")
+    if options.blank:
+        notes.append("Every picture was replaced by a blank one (--blank).")
+    return notes
 
 
 def _in_words(figures: Mapping[str, float]) -> str:

@@ -2,12 +2,13 @@
 
 import enum
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
+from svit_jax.evaluation.intervals import Tally, mean_tally
 
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 """What LLaVA-1.5 appends to a question whose answer is short; the training data carry it too."""
@@ -24,8 +25,9 @@ class Question:
     """One question to the model. `text` is everything after `<image>` and a line break, byte for
     byte; `truth` is JSON-like (None where the answers are not public); `novel` marks a question
     about a combination that the training data hold only in parts. Without `has_picture` the
-    prompt is `text` alone, with no `<image>`. `upload_row` is what the official upload repeats of
-    the question's row, where that is more than its id."""
+    prompt is `text` alone, with no `<image>`. `picture` names the picture, read or not: answers to
+    questions that share one are not independent. `upload_row` is what the official upload repeats
+    of the question's row, where that is more than its id."""
 
     question_id: str
     text: str
@@ -34,6 +36,7 @@ class Question:
     kind: str
     novel: bool = False
     has_picture: bool = True
+    picture: str = ""
     upload_row: Mapping[str, str] | None = None
 
 
@@ -74,6 +77,12 @@ class Benchmark(Protocol):
 
         Raises UserError where a question has no answer or no public truth.
         """
+        ...
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        """The headline figures of `score` as sums over pictures, which tell how sure they are."""
         ...
 
     def submission(
@@ -152,3 +161,20 @@ def require_questions(questions: Sequence[Question], benchmark: str) -> None:
 def percent(scores: Sequence[float]) -> float:
     """The mean x 100."""
     return 100.0 * sum(scores) / len(scores)
+
+
+def mean_over(
+    questions: Sequence[Question],
+    credit: Callable[[Question, str], float],
+    answers: Mapping[str, str],
+) -> Tally:
+    """The mean credit x 100 over the questions, those of one picture drawn together."""
+    return mean_tally(
+        [float(credit(question, answers[question.question_id])) for question in questions],
+        [cluster_of(question) for question in questions],
+    )
+
+
+def cluster_of(question: Question) -> str:
+    """What stands for its picture, or for the question alone where it has none."""
+    return question.picture or f"question {question.question_id}"

@@ -12,10 +12,12 @@ from svit_jax.evaluation.benchmark import (
     answer_of,
     find_file,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
+from svit_jax.evaluation.intervals import Tally
 
 _AROUND = " \t\n.,;:!?\"'"
 
@@ -60,6 +62,7 @@ class GQA:
                     truth=truth,
                     kind=str(row.get("kind") or types.get("detailed") or "question"),
                     novel=bool(row.get("novel_combination", False)),
+                    picture=str(row["imageId"]),
                 )
             )
         return questions
@@ -88,6 +91,11 @@ class GQA:
                 part = "open" if structural == "query" else "binary"
                 by_part.setdefault(part, []).append(right)
         return {name: percent(values) for name, values in by_part.items()}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        return {"accuracy": mean_over(questions, self.correct, answers)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

@@ -17,10 +17,12 @@ from svit_jax.evaluation.benchmark import (
     answer_of,
     find_file,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
+from svit_jax.evaluation.intervals import Tally
 
 IOU_THRESHOLD = 0.5
 
@@ -69,6 +71,7 @@ class Grounding:
                     truth=row["boxes"],
                     kind=str(row.get("kind", "referring_qa")),
                     novel=bool(row.get("novel_combination", False)),
+                    picture=str(row["image"]),
                 )
             )
         return questions
@@ -92,6 +95,11 @@ class Grounding:
             "mean_iou": percent(overlaps),
             "answered_with_box": percent([float(bool(find_boxes(answer))) for answer in given]),
         }
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        return {"iou_50": mean_over(questions, self.correct, answers)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

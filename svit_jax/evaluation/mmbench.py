@@ -19,6 +19,7 @@ from svit_jax.evaluation.benchmark import (
     require_questions,
 )
 from svit_jax.evaluation.choices import LETTER_ANSWER, lettered, named_letter
+from svit_jax.evaluation.intervals import Tally, mean_tally
 
 LETTER_ANSWER_CN = "\n请直接回答选项字母。"
 
@@ -123,6 +124,7 @@ class MMBench:
                     image=pictures.get(row["index"]),
                     truth=None if _is_empty(letter) else truth,
                     kind=row.get("category") or "question",
+                    picture=str(int(row["index"]) % _ROTATION),
                     upload_row={k: v for k, v in row.items() if k not in _NOT_UPLOADED},
                 )
             )
@@ -169,6 +171,17 @@ class MMBench:
             **left_out,
             **{f"category/{name}": percent(by_category[name]) for name in sorted(by_category)},
         }
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        """The circular accuracy, a question with all its rotations at a time."""
+        circles: dict[int, bool] = {}
+        for question in questions:
+            right = self.correct(question, answers[question.question_id])
+            base = base_of(question)
+            circles[base] = circles.get(base, True) and right
+        return {"accuracy": mean_tally([float(v) for v in circles.values()], list(circles))}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
 from svit_jax.evaluation.benchmark import (
@@ -16,6 +18,7 @@ from svit_jax.evaluation.benchmark import (
     require_questions,
 )
 from svit_jax.evaluation.choices import first_yes_or_no
+from svit_jax.evaluation.intervals import Tally, make_tally, ratio
 
 PERCEPTION = (
     "existence",
@@ -130,6 +133,28 @@ class MME:
             rows[subtask] += 1
         return {subtask: list(pairs.values()) for subtask, pairs in verdicts.items()}
 
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        """Perception and cognition, pictures drawn within their subtask."""
+        found = {}
+        for name, members in (("perception", PERCEPTION), ("cognition", COGNITION)):
+            own = [q for q in questions if _subtask_of(q) in members]
+            pairs = self._pairs(own, answers, strict=False) if own else {}
+            flat = [(subtask, pair) for subtask in pairs for pair in pairs[subtask]]
+            parts = np.zeros((len(flat), len(pairs), 2))
+            for row, (subtask, pair) in enumerate(flat):
+                # Both of the score's halves are means over pictures, which have two questions each.
+                parts[row, list(pairs).index(subtask)] = sum(pair) / 2 + all(pair), 1.0
+            if flat:
+                found[name] = make_tally(
+                    range(len(flat)),
+                    parts.reshape(len(flat), -1),
+                    lambda s: 100 * ratio(s[..., 0::2], s[..., 1::2]).sum(axis=-1),
+                    [subtask for subtask, _ in flat],
+                )
+        return found
+
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]
     ) -> dict[str, str]:
@@ -173,6 +198,7 @@ def _read_subtask(root: pathlib.Path, subtask: str, with_pictures: bool) -> Iter
             image=pictures / picture if with_pictures else None,
             truth={"answer": answer, "question": question, "picture": picture},
             kind=subtask,
+            picture=f"{subtask}/{picture}",
         )
     for picture, count in seen.items():
         if count != 2:

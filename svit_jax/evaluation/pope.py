@@ -5,17 +5,21 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, read_jsonl
 from svit_jax.evaluation.benchmark import (
     SHORT_ANSWER,
     Question,
     answer_of,
+    cluster_of,
     find_picture,
     require_fields,
     require_questions,
 )
 from svit_jax.evaluation.choices import first_yes_or_no
+from svit_jax.evaluation.intervals import Tally, make_tally, ratio
 
 _SPLITS = ("random", "popular", "adversarial")
 
@@ -69,6 +73,7 @@ class POPE:
                         truth=label,
                         kind=str(row.get("kind", "existence")),
                         novel=bool(row.get("novel_combination", False)),
+                        picture=str(row["image"]),
                     )
                 )
         return questions
@@ -95,6 +100,23 @@ class POPE:
         mean = {name: sum(f[name] for f in splits.values()) / len(splits) for name in names}
         own = {f"{split}/{name}": splits[split][name] for split in splits for name in names}
         return {**mean, **own}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        """F1, the mean over the splits; a picture is drawn with its questions in all of them."""
+        splits = list(dict.fromkeys(q.question_id.split("/")[0] for q in questions))
+        parts = np.zeros((len(questions), len(splits), 2))
+        for row, question in enumerate(questions):
+            said, truth = parse_yes_no(answers[question.question_id]), question.truth
+            split = splits.index(question.question_id.split("/")[0])
+            parts[row, split] = said == truth == "yes", (said == "yes") + (truth == "yes")
+        tally = make_tally(
+            [cluster_of(question) for question in questions],
+            parts.reshape(len(questions), -1),
+            lambda s: 200 * ratio(s[..., 0::2], s[..., 1::2]).mean(axis=-1),
+        )
+        return {"f1": tally}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

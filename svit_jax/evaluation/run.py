@@ -51,8 +51,12 @@ def evaluate(
 
 def read_questions(name: str, data: PathLike, images: PathLike, limit: int = 0) -> list[Question]:
     """The questions that `evaluate` asks. Raises UserError as the benchmark's reader does."""
-    folder = Path(data) / name if (Path(data) / name).is_dir() else Path(data)
-    return subset(find_benchmark(name).read(folder, images), limit)
+    return subset(find_benchmark(name).read(benchmark_folder(name, data), images), limit)
+
+
+def benchmark_folder(name: str, data: PathLike) -> Path:
+    """The benchmark's own folder in `data`, or `data` itself."""
+    return Path(data) / name if (Path(data) / name).is_dir() else Path(data)
 
 
 def subset(questions: Sequence[Question], limit: int) -> list[Question]:
@@ -74,11 +78,11 @@ def subset(questions: Sequence[Question], limit: int) -> list[Question]:
     return chosen
 
 
-def scores(runs: Mapping[str, BenchmarkRun]) -> dict[str, dict[str, float]]:
-    """The official figures of each benchmark; none where the truth is not public (a test split,
-    whose upload is for the benchmark's server)."""
+def scores(runs: Mapping[str, BenchmarkRun], strict: bool = False) -> dict[str, dict[str, float]]:
+    """The official (or strict) figures of each benchmark; none where the truth is not public (a
+    test split, whose upload is for the benchmark's server)."""
     return {
-        name: run.benchmark.score(run.questions, run.answers)
+        name: run.benchmark.score(run.questions, run.answers, strict)
         if all(question.truth is not None for question in run.questions)
         else {}
         for name, run in runs.items()

@@ -13,11 +13,13 @@ from svit_jax.evaluation.benchmark import (
     Question,
     answer_of,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
 from svit_jax.evaluation.choices import LETTER_ANSWER, LETTERS, lettered, named_letter
+from svit_jax.evaluation.intervals import Tally
 
 FAILED = "FAILED"
 
@@ -115,6 +117,13 @@ class ScienceQA:
         with_picture = [r for q, r in zip(questions, right, strict=True) if q.has_picture]
         image = {"image_accuracy": percent(with_picture)} if with_picture else {}
         return {**image, "accuracy": percent(right)}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        shown = [question for question in questions if question.has_picture]
+        image = {"image_accuracy": mean_over(shown, self.correct, answers)} if shown else {}
+        return {**image, "accuracy": mean_over(questions, self.correct, answers)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

@@ -13,11 +13,13 @@ from svit_jax.evaluation.benchmark import (
     answer_of,
     find_file,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
 from svit_jax.evaluation.choices import LETTER_ANSWER, lettered, named_letter
+from svit_jax.evaluation.intervals import Tally
 
 _OPTIONS = ("choice_a", "choice_b", "choice_c", "choice_d")
 _PICTURES = "SEED-Bench-image"
@@ -60,6 +62,7 @@ class SEEDBench:
                     },
                     kind=dimensions[str(row["question_type_id"])],
                     novel=bool(row.get("novel_combination", False)),
+                    picture=str(row["data_id"]),
                 )
             )
         return questions
@@ -86,6 +89,11 @@ class SEEDBench:
             for part in ("accuracy", question.truth["part"], question.kind):
                 parts.setdefault(part, []).append(right)
         return {name: percent(values) for name, values in parts.items() if values}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        return {"accuracy": mean_over(questions, self.correct, answers)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

@@ -14,10 +14,12 @@ from svit_jax.evaluation.benchmark import (
     answer_of,
     find_file,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
+from svit_jax.evaluation.intervals import Tally
 from svit_jax.evaluation.vqa_accuracy import (
     VQA_QUIRKS,
     most_common_answer,
@@ -77,6 +79,7 @@ class TextVQA:
                     truth=answers,
                     kind=str(row.get("kind", "question")),
                     novel=bool(row.get("novel_combination", False)),
+                    picture=str(row["image_id"]),
                 )
             )
         return questions
@@ -102,6 +105,11 @@ class TextVQA:
             for question in questions
         ]
         return {"accuracy": percent(accuracies)}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        return {"accuracy": mean_over(questions, self.credit, answers)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

@@ -13,10 +13,12 @@ from svit_jax.evaluation.benchmark import (
     answer_of,
     find_file,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
+from svit_jax.evaluation.intervals import Tally
 from svit_jax.evaluation.vqa_accuracy import (
     VQA_QUIRKS,
     most_common_answer,
@@ -60,6 +62,7 @@ class VizWiz:
                     truth=_truth(row, where),
                     kind=str(row.get("kind") or row.get("answer_type", "question")),
                     novel=bool(row.get("novel_combination", False)),
+                    picture=row["image"],
                 )
             )
         return questions
@@ -88,6 +91,11 @@ class VizWiz:
             by_type["accuracy"].append(accuracy)
             by_type.setdefault(question.truth["answer_type"], []).append(accuracy)
         return {name: percent(values) for name, values in by_type.items()}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        return {"accuracy": mean_over(questions, self.credit, answers)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

@@ -13,10 +13,12 @@ from svit_jax.evaluation.benchmark import (
     answer_of,
     find_file,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
+from svit_jax.evaluation.intervals import Tally
 from svit_jax.evaluation.vqa_accuracy import (
     VQA_QUIRKS,
     normalise_answer,
@@ -62,6 +64,7 @@ class VQAv2:
                     truth=_truth(annotation),
                     kind=str(extra.get("kind") or extra.get("question_type", "question")),
                     novel=bool(extra.get("novel_combination", False)),
+                    picture=str(row["image_id"]),
                 )
             )
         return questions
@@ -106,6 +109,11 @@ class VQAv2:
             by_type["accuracy"].append(accuracy)
             by_type.setdefault(question.truth["answer_type"], []).append(accuracy)
         return {name: percent(values) for name, values in by_type.items()}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        return {"accuracy": mean_over(questions, self.credit, answers)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

@@ -268,7 +268,8 @@ def test_a_plain_yes_or_no_is_the_first_such_word(text: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "letter"),
     [("B", "B"), ("b", "B"), ("(C)", "C"), ("D. red", "D"), (" a: x", "A"),
-     ("The answer is B", "B"), ("A dog", None), ("E", None), ("", None), ("Because", None), ("answer is: (A)", "A")],
+     ("The answer is B", "B"), ("A dog", None), ("E", None), ("", None), ("Because", None),
+     ("answer is: (A)", "A")],
 )  # fmt: skip
 def test_letters_are_read_plainly(answer: str, letter: str | None) -> None:
     assert named_letter(answer, 4) == letter
