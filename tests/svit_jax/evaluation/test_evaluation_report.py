@@ -94,7 +94,7 @@ def test_published_rows_have_known_columns() -> None:
         "MMB-CN": 40.0,
     }
     # What is scored here of these three is another split than the published one.
-    local = dict.fromkeys(("vqav2", "vizwiz", "mmmu"), {"accuracy": 50.0})
+    local = {name: {"accuracy": 50.0} for name in ("vqav2", "vizwiz", "mmmu")}
     assert official_figures(local) == dict.fromkeys(("VQAv2-val", "VizWiz-val", "MMMU-val"), 50.0)
 
 
