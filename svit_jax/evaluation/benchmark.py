@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
+from svit_jax.evaluation.archives import Picture, archives_in, find_zipped, unpack_matching
 from svit_jax.evaluation.intervals import Tally, mean_tally
 
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
@@ -31,7 +32,7 @@ class Question:
 
     question_id: str
     text: str
-    image: pathlib.Path | None
+    image: Picture | None
     truth: Any
     kind: str
     novel: bool = False
@@ -93,24 +94,24 @@ class Benchmark(Protocol):
 
 
 def find_file(folder: PathLike, name: str, pattern: str, what: str) -> pathlib.Path:
-    """`folder/name` if it is there, else the one file there that matches `pattern`."""
+    """`folder/name` if it is there, else the one file there that matches `pattern`; a zip file
+    there is looked into too, and the file unpacked beside it."""
     root = pathlib.Path(folder)
     if (root / name).is_file():
         return root / name
-    found = sorted(root.glob(pattern))
+    found = unpack_matching(root, name) or unpack_matching(root, pattern)
     if len(found) == 1:
         return found[0]
     state = "there is none" if not found else f"there are {len(found)}"
     raise UserError(
         f"{what}: expected {name} or one file {pattern} in {root}, but {state}; "
-        "put the official file there."
+        "put the official file, or the zip that holds it, there."
     )
 
 
-def find_picture(
-    images: PathLike | None, candidates: Sequence[str], where: str
-) -> pathlib.Path | None:
-    """The first candidate (relative to `images`) that is a file; None where `images` is None.
+def find_picture(images: PathLike | None, candidates: Sequence[str], where: str) -> Picture | None:
+    """The first candidate (relative to `images`) that is a file, or is in a zip file there; None
+    where `images` is None.
 
     Raises UserError, naming `where` and the first candidate, if none is there.
     """
@@ -120,8 +121,14 @@ def find_picture(
     for candidate in candidates:
         if (root / candidate).is_file():
             return root / candidate
+    for candidate in candidates:
+        zipped = find_zipped(root, candidate)
+        if zipped is not None:
+            return zipped
+    archives = ", ".join(archive.name for archive in archives_in(root)) or "no zip file"
     raise UserError(
-        f"{where}: its picture {candidates[0]} is not in {root}; check the images folder."
+        f"{where}: its picture {candidates[0]} is not in {root}, which holds {archives}; "
+        "check the images folder, or put the official zip of pictures there."
     )
 
 

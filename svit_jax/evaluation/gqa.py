@@ -1,11 +1,13 @@
 """GQA: the balanced question files, exact match, the official prediction file."""
 
 import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, read_json
+from svit_jax.evaluation.archives import unpack_matching
 from svit_jax.evaluation.benchmark import (
     SHORT_ANSWER,
     Question,
@@ -37,7 +39,12 @@ class GQA:
     )
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
-        path = find_file(folder, "questions.json", "*questions.json", "GQA questions")
+        root = pathlib.Path(folder)
+        # The zip of the questions holds every split's, some of them gigabytes long.
+        pattern = "testdev_balanced_questions.json"
+        if (root / "questions.json").is_file() or not unpack_matching(root, pattern):
+            pattern = "*questions.json"
+        path = find_file(root, "questions.json", pattern, "GQA questions")
         content = read_json(path, "GQA questions")
         if not isinstance(content, dict):
             raise UserError(

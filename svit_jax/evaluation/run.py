@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_pipeline.common.files import PathLike, write_json
+from svit_jax.evaluation.archives import readable
 from svit_jax.evaluation.benchmark import NoPicture, Question
 from svit_jax.evaluation.registry import find_benchmark
 from svit_jax.evaluation.runner import run_benchmark
 from svit_jax.evaluation.summary import BenchmarkRun
 
-AnswerAll = Callable[[Iterable[tuple[Path | NoPicture | None, str]]], Iterator[str]]
+AnswerAll = Callable[[Iterable[tuple[Path | bytes | NoPicture | None, str]]], Iterator[str]]
 """Takes (picture, None for a blank or TEXT_ALONE for none; question), yields answers in order, as
 `Assistant.answer_all`."""
 
@@ -34,9 +35,7 @@ def evaluate(
     """
 
     def answer(questions: Sequence[Question]) -> Iterator[str]:
-        return answer_all(
-            (q.image if q.has_picture else NoPicture.TEXT_ALONE, q.text) for q in questions
-        )
+        return answer_all((_shown(q), q.text) for q in questions)
 
     runs = {}
     for name in benchmarks:
@@ -47,6 +46,12 @@ def evaluate(
         runs[name] = BenchmarkRun(benchmark, questions, answers.texts)
         write_json(Path(out) / f"{stem}.scores.json", scores(runs)[name])
     return runs
+
+
+def _shown(question: Question) -> Path | bytes | NoPicture | None:
+    if not question.has_picture:
+        return NoPicture.TEXT_ALONE
+    return None if question.image is None else readable(question.image)
 
 
 def read_questions(name: str, data: PathLike, images: PathLike, limit: int = 0) -> list[Question]:

@@ -1,12 +1,14 @@
 """VQAv2: the challenge's question and annotation files, VQA accuracy, the EvalAI upload."""
 
 import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, read_json
+from svit_jax.evaluation.archives import unpack_matching
 from svit_jax.evaluation.benchmark import (
     SHORT_ANSWER,
     Question,
@@ -39,7 +41,12 @@ class VQAv2:
     quirks = (*VQA_QUIRKS, "Where all annotators agree, only the uploaded answer is normalised.")
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
-        path = find_file(folder, "questions.json", "*questions.json", "VQAv2 questions")
+        root = pathlib.Path(folder)
+        # The zip of the test questions holds those of all of test2015 as well.
+        pattern = "*test-dev2015_questions.json"
+        if (root / "questions.json").is_file() or not unpack_matching(root, pattern):
+            pattern = "*questions.json"
+        path = find_file(root, "questions.json", pattern, "VQAv2 questions")
         content = read_json(path, "VQAv2 questions")
         require_fields(content, ["questions"], f"VQAv2 questions {path}")
         # The pictures of test-dev2015 are those of test2015.
@@ -71,7 +78,7 @@ class VQAv2:
 
     def _annotations(self, questions_path: Any) -> dict[str, dict[str, Any]]:
         folder = questions_path.parent
-        if not any(folder.glob("*annotations.json")):
+        if not unpack_matching(folder, "*annotations.json"):
             return {}
         path = find_file(folder, "annotations.json", "*annotations.json", "VQAv2 annotations")
         content = read_json(path, "VQAv2 annotations")
