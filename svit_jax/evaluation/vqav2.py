@@ -30,6 +30,13 @@ from svit_jax.evaluation.vqa_accuracy import (
 
 
 @dataclass(frozen=True)
+class VQAv2Question(Question):
+    """A question of test-dev; `others`, the same for all, are test2015's ids besides test-dev's."""
+
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class VQAv2:
     """Reads `questions.json` (or `v2_..._questions.json`) and, if there, the annotations beside it.
 
@@ -74,7 +81,10 @@ class VQAv2:
                     picture=str(row["image_id"]),
                 )
             )
-        return questions
+        others = _other_ids(path, questions)
+        if not others:
+            return questions
+        return [VQAv2Question(**vars(question), others=others) for question in questions]
 
     def _annotations(self, questions_path: Any) -> dict[str, dict[str, Any]]:
         folder = questions_path.parent
@@ -125,24 +135,25 @@ class VQAv2:
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]
     ) -> dict[str, str]:
-        """EvalAI's list of {question_id, answer}; a question without an answer gets ""."""
-        rows = [_upload_row(q.question_id, answers.get(q.question_id, "")) for q in questions]
+        """EvalAI's list of {question_id, answer}; a question without an answer gets "", as do those
+        of test2015 that test-dev doesn't ask, if their file lies beside test-dev's."""
+        others = next((q.others for q in questions if isinstance(q, VQAv2Question)), ())
+        asked = [question.question_id for question in questions]
+        rows = [_upload_row(key, answers.get(key, "")) for key in (*asked, *others)]
         return {"vqav2_results.json": json.dumps(rows) + "\n"}
 
 
-def cover_all_questions(submission: str, questions_path: PathLike) -> str:
-    """The upload extended to every question of a file, with "" where it had no answer.
-
-    EvalAI takes a test-dev2015 upload only if it names all questions of test2015.
-    """
-    content = read_json(questions_path, "VQAv2 questions")
-    require_fields(content, ["questions"], f"VQAv2 questions {questions_path}")
-    known = {row["question_id"]: row for row in json.loads(submission)}
-    rows = [
-        known.get(row["question_id"], {"question_id": row["question_id"], "answer": ""})
-        for row in content["questions"]
-    ]
-    return json.dumps(rows) + "\n"
+def _other_ids(path: pathlib.Path, asked: Sequence[Question]) -> tuple[str, ...]:
+    """The ids that EvalAI wants named as well: it takes a test-dev2015 upload only if all questions
+    of test2015 are in it."""
+    whole = path.with_name(path.name.replace("test-dev2015", "test2015"))
+    if whole == path or not unpack_matching(path.parent, whole.name):
+        return ()
+    content = read_json(whole, "VQAv2 questions")
+    require_fields(content, ["questions"], f"VQAv2 questions {whole}")
+    known = {question.question_id for question in asked}
+    ids = (str(row["question_id"]) for row in content["questions"])
+    return tuple(key for key in ids if key not in known)
 
 
 def _upload_row(question_id: str, answer: str) -> dict[str, Any]:
