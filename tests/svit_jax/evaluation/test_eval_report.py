@@ -109,3 +109,41 @@ def test_a_cell_with_a_bar_stays_one_cell() -> None:
     text = markdown_table(["a", "b"], [["x | y", "1"]])
     assert text.splitlines()[2].split(" | ")[-1] == "1 |"
     assert "x \\| y" in text
+
+
+class Parrot:
+    """What `load` gives, but for the model: says one word to every question."""
+
+    checkpoint = "run/checkpoints/1"
+
+    def __init__(self, word: str):
+        self.word = word
+
+    def answerer(self, max_new_tokens: int):
+        return lambda asked: (self.word for _ in asked)
+
+    def identity(self, max_new_tokens: int) -> str:
+        return self.word
+
+
+def test_svit_eval_runs_several_benchmarks_and_reports_them(
+    benchmarks: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import svit_jax.api
+    from svit_jax.cli import main
+
+    for word in ("no", "yes"):
+        monkeypatch.setattr(svit_jax.api, "load", lambda *_, said=word, **__: Parrot(said))
+        arguments = ["eval", "--checkpoint", "run", "--benchmark", "mme", "pope", "--strict"]
+        arguments += ["--data", str(benchmarks), "--images", str(images)]
+        arguments += ["--out", str(tmp_path / word), "--limit", "4"]
+        arguments += ["--against", str(tmp_path / "no")] if word == "yes" else []
+        assert main(arguments) == 0
+    content = json.loads((tmp_path / "yes" / "report.json").read_text())
+    assert content["notes"] == ["At most 4 questions of each benchmark were asked (--limit)."]
+    assert content["benchmarks"]["mme"]["questions"] == 4
+    assert content["benchmarks"]["pope"]["strict"]["accuracy"] == 50.0
+    by_figure = {row["figure"]: row for row in content["compared"]}
+    # "no" to all has no true yes and F1 0; "yes" to all has 2/3.
+    assert by_figure["f1"]["difference"] == pytest.approx(200 / 3)
+    assert by_figure["f1"]["only_first"] == by_figure["f1"]["only_second"] == 2
