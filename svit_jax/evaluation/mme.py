@@ -10,6 +10,7 @@ import numpy as np
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
+from svit_jax.evaluation.archives import archives_in
 from svit_jax.evaluation.benchmark import (
     SHORT_ANSWER,
     Question,
@@ -83,9 +84,11 @@ class MME:
         root = pathlib.Path(folder)
         subtasks = [name for name in PERCEPTION + COGNITION if (root / name).is_dir()]
         if not subtasks:
+            archive = next(iter(archives_in(root)), None)
+            todo = "give the official release's folder" if archive is None else f"unpack {archive}"
             raise UserError(
                 f"MME: {root} holds none of the subtasks' folders "
-                f"({', '.join(PERCEPTION + COGNITION)}); give the official release's folder."
+                f"({', '.join(PERCEPTION + COGNITION)}); {todo}."
             )
         return [
             question

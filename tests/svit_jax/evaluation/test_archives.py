@@ -110,6 +110,8 @@ def test_what_is_missing_is_named(benchmarks: Path, images: Path, tmp_path: Path
     zip_up(folder / "half.zip", {"VG_100K/1.jpg": images / "VG_100K" / "1.jpg"})
     with pytest.raises(UserError, match=r"picture 2\.jpg is not in .*, which holds half\.zip"):
         BENCHMARKS["gqa"].read(benchmarks / "gqa", folder)
+    with pytest.raises(UserError, match=r"MME: .* none of the subtasks' folders .*; unpack .*half"):
+        BENCHMARKS["mme"].read(folder, None)
     with pytest.raises(UserError, match="put the official file, or the zip that holds it, there"):
         BENCHMARKS["gqa"].read(folder, None)
     shutil.copy(benchmarks / "gqa" / "questions.json", folder / "broken.zip")
