@@ -63,7 +63,7 @@ def _parquet_rows(path: pathlib.Path, images: PathLike | None) -> Iterator[dict[
     except ImportError:
         raise UserError(
             f"MMMU questions {path}: parquet needs the package pyarrow; install it with: "
-            "pip install 'svit-jax[evaluation]', or give the JSON export that docs/evaluation.md describes."
+            "pip install 'svit-jax[evaluation]', or give a JSON export (docs/evaluation.md)."
         ) from None
     try:
         with parquet.ParquetFile(path) as file:
