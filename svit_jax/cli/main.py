@@ -6,14 +6,10 @@ from typing import Any
 
 from svit_jax.cli.convert import convert_job
 from svit_jax.cli.data import data_jobs
-from svit_jax.cli.job import MESH_HELP, add_hosts, add_job, ending, launch, show
+from svit_jax.cli.eval import eval_jobs
+from svit_jax.cli.job import MESH_HELP, add_job, ending
 from svit_jax.cli.plan import plan_job
 from svit_jax.cli.train import train_job
-
-_BENCHMARKS = (
-    "vqav2, gqa, mme, pope, referring, scienceqa, seedbench, mmbench, mmbench_cn, textvqa, vizwiz, "
-    "mmmu"
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,9 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
     data_jobs(jobs)
     convert_job(jobs)
     train_job(jobs)
+    eval_jobs(jobs)
     plan_job(jobs)
-    _eval(jobs)
-    _score(jobs)
     _chat(jobs)
     return parser
 
@@ -67,93 +62,6 @@ def _demo(jobs: Any) -> None:
     )
     job.add_argument("--workdir", default="demo_run", help="where everything is written")
     job.add_argument("--config", default="configs/toy.py", help="the toy stages' config file")
-
-
-def _eval(jobs: Any) -> None:
-    def run(options: argparse.Namespace) -> None:
-        from svit_jax import distributed
-
-        with distributed.job(launch(options), ending):
-            answer(options)
-
-    def answer(options: argparse.Namespace) -> None:
-        from svit_jax.api import load
-        from svit_jax.evaluation.hosts import on_all_hosts
-        from svit_jax.evaluation.run import evaluate, scores
-        from svit_jax.sharding.mesh import parse_mesh
-
-        assistant = load(
-            options.checkpoint, mesh=parse_mesh(options.mesh), batch_size=options.batch_size
-        )
-        runs = on_all_hosts(
-            assistant.answerer(options.max_new_tokens),
-            8 * assistant.engine.batch_size,
-            lambda answer_all: evaluate(
-                answer_all,
-                assistant.identity(options.max_new_tokens),
-                options.benchmark,
-                options.data,
-                options.images,
-                options.out,
-                options.blank,
-            ),
-        )
-        if runs is None:
-            return
-        found = scores(runs)
-        lines = [
-            f"{name}: "
-            + (
-                ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
-                or f"no public truth; upload what is in {options.out}"
-            )
-            for name, figures in found.items()
-        ]
-        show(options, found, "\n".join(lines))
-
-    job = add_job(
-        jobs,
-        "eval",
-        run,
-        "answer a benchmark's official files, write the submission, score where truth is public",
-        "svit eval --checkpoint run --benchmark vqav2 --data benchmarks/vqav2 --images images "
-        "--out results",
-    )
-    job.add_argument("--checkpoint", required=True, help="workdir of a training run")
-    job.add_argument("--benchmark", nargs="+", required=True, help=_BENCHMARKS)
-    job.add_argument(
-        "--data", required=True, help="the benchmark's folder, or the folder that holds it by name"
-    )
-    job.add_argument("--images", required=True, help="the pictures' folder")
-    job.add_argument("--out", required=True, help="answers, submissions and scores go here")
-    job.add_argument("--blank", action="store_true", help="show a blank in place of each picture")
-    job.add_argument("--batch-size", type=int, default=16)
-    job.add_argument("--max-new-tokens", type=int, default=128)
-    job.add_argument("--mesh", default="", help=MESH_HELP)
-    add_hosts(job)
-
-
-def _score(jobs: Any) -> None:
-    def run(options: argparse.Namespace) -> None:
-        from svit_jax.evaluation.answers import read_answers
-        from svit_jax.evaluation.registry import find_benchmark
-
-        benchmark = find_benchmark(options.benchmark)
-        questions = benchmark.read(options.data, None)
-        scores = benchmark.score(questions, read_answers(options.predictions, questions))
-        figures = ", ".join(f"{key} {value:.2f}" for key, value in scores.items())
-        show(options, scores, f"{options.benchmark}: {figures}")
-
-    job = add_job(
-        jobs,
-        "score",
-        run,
-        "score an existing file of answers (our JSONL, LLaVA's, or a benchmark's own results)",
-        "svit score --benchmark pope --predictions answers.jsonl --data benchmarks/pope",
-    )
-    job.add_argument("--benchmark", required=True, help=_BENCHMARKS)
-    job.add_argument("--predictions", required=True, help="the answers file, or the results")
-    job.add_argument("--data", required=True, help="the benchmark's folder")
 
 
 def _chat(jobs: Any) -> None:

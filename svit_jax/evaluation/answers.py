@@ -1,7 +1,5 @@
 """Answers files: LLaVA's JSON lines, written for a finished run and read back for scoring."""
 
-import csv
-import io
 import pathlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +15,12 @@ from data_pipeline.common.files import (
     write_jsonl,
 )
 from svit_jax.evaluation.benchmark import Question, require_fields
-from svit_jax.evaluation.official_answers import read_official_answers
+from svit_jax.evaluation.official_answers import (
+    in_split_order,
+    read_official_answers,
+    read_table,
+    require_text,
+)
 
 
 @dataclass(frozen=True)
@@ -57,48 +60,78 @@ def write_answers(
     )
 
 
-def read_answers(path: PathLike, questions: Sequence[Question]) -> dict[str, str]:
-    """The texts of an answers file by our question ids: this program's, LLaVA's, or a benchmark's
-    own file of results (`official_answers.py`).
+def read_answers(
+    path: PathLike, questions: Sequence[Question], by_position: bool = False
+) -> dict[str, str]:
+    """The texts on file by our question ids: this program's answers, LLaVA's, or a benchmark's own
+    results (`official_answers.py`). What to do about questions without one says `unanswered.py`.
 
     Rows of JSON lines are matched by `question_id`; where the ids are other ones (LLaVA numbers
     POPE's splits through and gives both MME questions of a picture the same id), by id and prompt,
-    then row by row if every prompt agrees. Raises UserError where none of these fits all questions.
+    then row by row if every prompt agrees. With `by_position`, as POPE's scripts have it, the n-th
+    row of a split answers its n-th question. Raises UserError where no question gets an answer.
     """
-    official = read_official_answers(path, questions)
-    if official is not None:
-        return official
-    rows = list(_rows(path))
+    found = read_official_answers(path, questions, by_position)
+    if found is None:
+        found = _from_lines(path, list(_rows(path)), questions, by_position)
+    if questions and not found:
+        raise UserError(
+            f"predictions {path} hold no answer to any of the {len(questions)} questions (the "
+            f"first is {questions[0].question_id}); give the results of a run on these questions."
+        )
+    return found
+
+
+def _from_lines(
+    path: PathLike, rows: Sequence[Any], questions: Sequence[Question], by_position: bool
+) -> dict[str, str]:
     for number, row in enumerate(rows, start=1):
-        require_fields(row, ["question_id", "text"], f"predictions {path}, line {number}")
+        where = f"predictions {path}, line {number}"
+        require_fields(row, ["question_id", "text"], where)
+        require_text(row["text"], where)
     by_id = {str(row["question_id"]): row["text"] for row in rows}
-    if len(by_id) == len(rows) and all(q.question_id in by_id for q in questions):
-        return {q.question_id: by_id[q.question_id] for q in questions}
+    distinct = len(by_id) == len(rows)
+    found = {q.question_id: by_id[q.question_id] for q in questions if q.question_id in by_id}
+    if distinct and found:
+        return _in_order(rows, questions) if by_position else found
     by_prompt = {_key(str(row["question_id"]), row.get("prompt")): row["text"] for row in rows}
     keys = [_key(q.question_id.split("#")[0], q.text) for q in questions]
-    unique = max(Counter(keys).values(), default=1) == 1
-    if unique and all(key in by_prompt for key in keys):
-        return {q.question_id: by_prompt[key] for q, key in zip(questions, keys, strict=True)}
+    if max(Counter(keys).values(), default=1) == 1:
+        found = {
+            question.question_id: by_prompt[key]
+            for question, key in zip(questions, keys, strict=True)
+            if key in by_prompt
+        }
+        if found:
+            return found
     if len(rows) == len(questions) and all(
         _words(q.text) == _words(row.get("prompt")) for q, row in zip(questions, rows, strict=True)
     ):
         return {q.question_id: row["text"] for q, row in zip(questions, rows, strict=True)}
-    missing = next((q.question_id for q in questions if q.question_id not in by_id), None)
-    found = "repeats a question id" if missing is None else f"has no answer to question {missing}"
+    if distinct:
+        return {}
     raise UserError(
-        f"predictions {path} ({len(rows)} rows for {len(questions)} questions) {found}; "
-        "give the answers file of a finished run on the same questions."
+        f"predictions {path} ({len(rows)} rows for {len(questions)} questions) repeat a question "
+        "id; give the answers file of a finished run on the same questions."
     )
+
+
+def _in_order(rows: Sequence[Any], questions: Sequence[Question]) -> dict[str, str]:
+    """Each split's rows as they come, whatever question they name, beside its questions."""
+    texts: dict[str, list[str]] = {}
+    for row in rows:
+        texts.setdefault(row["question_id"].split("/")[0], []).append(row["text"])
+    return in_split_order(texts, questions)
 
 
 def _rows(path: PathLike) -> Iterator[Any]:
     """The rows of a table or of JSON lines as {question_id, text}, whatever they call the two."""
     file = require_file(path, "predictions")
-    if file.suffix == ".tsv":
+    if file.suffix in (".tsv", ".xlsx"):
         where = f"predictions {path}"
-        table = csv.DictReader(io.StringIO(file.read_text()), dialect="excel-tab")
-        require_fields(dict.fromkeys(table.fieldnames or ()), ["index", "prediction"], where)
-        for row in table:
+        columns, rows = read_table(pathlib.Path(path))
+        require_fields(dict.fromkeys(columns), ["index", "prediction"], where)
+        for row in rows:
             yield {"question_id": row["index"], "text": row["prediction"] or ""}
     else:
         for row in read_jsonl(file, "predictions"):

@@ -1,11 +1,11 @@
 """Picks what the report shows: right and wrong answers of all kinds, boxes beside the true ones."""
 
-import pathlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_pipeline.common.boxes import NormalBox, find_boxes
+from svit_jax.evaluation.archives import Picture
 from svit_jax.evaluation.benchmark import SHORT_ANSWER, Question
 from svit_jax.evaluation.grounding import overlap, true_boxes
 from svit_jax.evaluation.summary import BenchmarkRun
@@ -15,7 +15,7 @@ from svit_jax.evaluation.summary import BenchmarkRun
 class GalleryItem:
     """A picture with a question about it, the model's answer, the truth and the verdict."""
 
-    image: pathlib.Path
+    image: Picture
     question: str
     answer: str
     truth: str
@@ -30,7 +30,7 @@ class ReferringItem:
     """A referring question with the predicted and the true boxes, in fractions of the padded
     square; `score` is the intersection over union (0..1)."""
 
-    image: pathlib.Path
+    image: Picture
     question: str
     answer: str
     predicted: tuple[NormalBox, ...]
@@ -107,6 +107,6 @@ def _bare(question: Question) -> str:
     return question.text.removesuffix(SHORT_ANSWER)
 
 
-def _take_unseen(source: list[GalleryItem], shown: set[pathlib.Path]) -> GalleryItem:
+def _take_unseen(source: list[GalleryItem], shown: set[Picture]) -> GalleryItem:
     place = next((i for i, item in enumerate(source) if item.image not in shown), 0)
     return source.pop(place)

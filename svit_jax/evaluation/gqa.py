@@ -1,21 +1,27 @@
 """GQA: the balanced question files, exact match, the official prediction file."""
 
 import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, read_json
+from svit_jax.evaluation.archives import unpack_matching
 from svit_jax.evaluation.benchmark import (
     SHORT_ANSWER,
     Question,
     answer_of,
     find_file,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
+from svit_jax.evaluation.intervals import Tally
+
+_AROUND = " \t\n.,;:!?\"'"
 
 
 def prediction_of(answer: str) -> str:
@@ -28,9 +34,17 @@ class GQA:
     """Reads `questions.json` (or the one `*_questions.json`): question id -> question."""
 
     name: str = "gqa"
+    quirks = (
+        "Of an answer only periods at its end are removed: a comma or a space there is wrong.",
+    )
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
-        path = find_file(folder, "questions.json", "*questions.json", "GQA questions")
+        root = pathlib.Path(folder)
+        # The zip of the questions holds every split's, some of them gigabytes long.
+        pattern = "testdev_balanced_questions.json"
+        if (root / "questions.json").is_file() or not unpack_matching(root, pattern):
+            pattern = "*questions.json"
+        path = find_file(root, "questions.json", pattern, "GQA questions")
         content = read_json(path, "GQA questions")
         if not isinstance(content, dict):
             raise UserError(
@@ -55,6 +69,7 @@ class GQA:
                     truth=truth,
                     kind=str(row.get("kind") or types.get("detailed") or "question"),
                     novel=bool(row.get("novel_combination", False)),
+                    picture=str(row["imageId"]),
                 )
             )
         return questions
@@ -65,19 +80,29 @@ class GQA:
     def expected(self, question: Question) -> str:
         return question.truth["answer"]
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """Exact match x 100: overall and, where the structural type is known, as GQA's `eval.py`
         splits it: `open` for "query" questions, `binary` for all others."""
         require_questions(questions, self.name)
         by_part: dict[str, list[float]] = {"accuracy": []}
         for question in questions:
-            right = float(self.correct(question, answer_of(question, answers, self.name)))
+            answer = answer_of(question, answers, self.name)
+            if strict:
+                answer = answer.strip(_AROUND)
+            right = float(self.correct(question, answer))
             by_part["accuracy"].append(right)
             structural = question.truth["structural"]
             if structural is not None:
                 part = "open" if structural == "query" else "binary"
                 by_part.setdefault(part, []).append(right)
         return {name: percent(values) for name, values in by_part.items()}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        return {"accuracy": mean_over(questions, self.correct, answers)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

@@ -17,10 +17,12 @@ from svit_jax.evaluation.benchmark import (
     answer_of,
     find_file,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
+from svit_jax.evaluation.intervals import Tally
 
 IOU_THRESHOLD = 0.5
 
@@ -47,6 +49,7 @@ class Grounding:
     prompt, boxes are in fractions of the padded square."""
 
     name: str = "referring"
+    quirks = ()
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         path = find_file(folder, "questions.json", "*questions.json", "referring questions")
@@ -68,6 +71,7 @@ class Grounding:
                     truth=row["boxes"],
                     kind=str(row.get("kind", "referring_qa")),
                     novel=bool(row.get("novel_combination", False)),
+                    picture=str(row["image"]),
                 )
             )
         return questions
@@ -78,7 +82,9 @@ class Grounding:
     def expected(self, question: Question) -> str:
         return ", ".join(format_box(box) for box in true_boxes(question))
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """`iou_50`: the share x 100 of answers whose first box overlaps a true one by half or
         more; `mean_iou` x 100; `answered_with_box`: the share x 100 that name a box at all."""
         require_questions(questions, self.name)
@@ -89,6 +95,11 @@ class Grounding:
             "mean_iou": percent(overlaps),
             "answered_with_box": percent([float(bool(find_boxes(answer))) for answer in given]),
         }
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        return {"iou_50": mean_over(questions, self.correct, answers)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

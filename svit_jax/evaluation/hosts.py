@@ -1,5 +1,6 @@
 """An evaluation by a job of several processes: the first runs it, all of them answer."""
 
+import base64
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -12,7 +13,9 @@ from svit_jax.evaluation.benchmark import NoPicture
 from svit_jax.evaluation.run import AnswerAll
 
 T = TypeVar("T")
-_Asked = tuple[Path | NoPicture | None, str]
+_Asked = tuple[Path | bytes | NoPicture | None, str]
+_Packed = tuple[str, str, str]
+"""What kind of picture, the picture, and the question."""
 _END = "end"
 
 
@@ -48,7 +51,7 @@ def _exchange(what: str, text: str) -> list[str]:
     return distributed.gather(text)
 
 
-def _answers(answer_all: AnswerAll, questions: list[list[str | bool | None]]) -> list[str]:
+def _answers(answer_all: AnswerAll, questions: list[_Packed]) -> list[str]:
     """In the first process, the answers to all these questions; every process answers its share."""
     mine = [_unpacked(packed) for packed in questions[distributed.place() :: distributed.count()]]
     try:
@@ -65,15 +68,25 @@ def _answers(answer_all: AnswerAll, questions: list[list[str | bool | None]]) ->
     return [found[n % count]["answers"][n // count] for n in range(len(questions))]
 
 
-def _packed(asked: _Asked) -> list[str | bool | None]:
+def _packed(asked: _Asked) -> _Packed:
     picture, question = asked
-    if isinstance(picture, NoPicture):
-        return [False, question]
-    return [None if picture is None else str(picture), question]
+    match picture:
+        case None:
+            return "blank", "", question
+        case NoPicture():
+            return "none", "", question
+        case bytes():
+            return "bytes", base64.b64encode(picture).decode(), question
+        case _:
+            return "path", str(picture), question
 
 
-def _unpacked(packed: list[str | bool | None]) -> _Asked:
-    picture, question = packed
-    if picture is False:
-        return NoPicture.TEXT_ALONE, str(question)
-    return None if picture is None else Path(str(picture)), str(question)
+def _unpacked(packed: _Packed) -> _Asked:
+    kind, content, question = packed
+    pictures: dict[str, Callable[[], Path | bytes | NoPicture | None]] = {
+        "blank": lambda: None,
+        "none": lambda: NoPicture.TEXT_ALONE,
+        "bytes": lambda: base64.b64decode(content),
+        "path": lambda: Path(content),
+    }
+    return pictures[kind](), question

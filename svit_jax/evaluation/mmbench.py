@@ -18,7 +18,8 @@ from svit_jax.evaluation.benchmark import (
     require_fields,
     require_questions,
 )
-from svit_jax.evaluation.choices import LETTER_ANSWER, lettered
+from svit_jax.evaluation.choices import LETTER_ANSWER, lettered, named_letter
+from svit_jax.evaluation.intervals import Tally, mean_tally
 
 LETTER_ANSWER_CN = "\n请直接回答选项字母。"
 
@@ -86,6 +87,12 @@ class MMBench:
     name: str = "mmbench"
     file: str = "mmbench_dev_20230712.tsv"
     suffix: str = LETTER_ANSWER
+    quirks = (
+        "A question counts as right if those of its rotations are that the file holds, even if it "
+        "holds one alone.",
+        "A letter counts wherever it stands among the last four words, be it the article in "
+        '"a dog".',
+    )
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         path = find_file(folder, self.file, "*.tsv", "MMBench questions")
@@ -117,6 +124,7 @@ class MMBench:
                     image=pictures.get(row["index"]),
                     truth=None if _is_empty(letter) else truth,
                     kind=row.get("category") or "question",
+                    picture=str(int(row["index"]) % _ROTATION),
                     upload_row={k: v for k, v in row.items() if k not in _NOT_UPLOADED},
                 )
             )
@@ -129,27 +137,51 @@ class MMBench:
     def expected(self, question: Question) -> str:
         return question.truth["letter"]
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """`accuracy` x 100 by circular evaluation: a question is right if all its rotations in the
         file are; `by_row`, the share of single rows that are right; then circular accuracy for
-        each category, under `category/NAME`."""
+        each category, under `category/NAME`. Strictly a question of which rotations are missing
+        counts among the `incomplete_circles` alone."""
         require_questions(questions, self.name)
+        read = _plain_option if strict else extract_letter
         circles: dict[int, list[bool]] = {}
         categories: dict[int, str] = {}
+        rotations: dict[int, int] = {}
         for question in questions:
-            right = self.correct(question, answer_of(question, answers, self.name))
-            base = int(question.question_id) % _ROTATION
-            circles.setdefault(base, []).append(right)
+            letter = read(answer_of(question, answers, self.name), question.truth["options"])
+            base = base_of(question)
+            circles.setdefault(base, []).append(letter == self.expected(question))
             categories.setdefault(base, question.kind)
+            rotations[base] = len(question.truth["options"])
+        rows = [float(verdict) for verdicts in circles.values() for verdict in verdicts]
+        left_out = {}
+        if strict:
+            whole = {b: v for b, v in circles.items() if len(v) == rotations[b]}
+            left_out = {"incomplete_circles": float(len(circles) - len(whole))}
+            circles = whole
         by_category: dict[str, list[float]] = {}
         for base, verdicts in circles.items():
             by_category.setdefault(categories[base], []).append(float(all(verdicts)))
-        rows = [float(verdict) for verdicts in circles.values() for verdict in verdicts]
+        everything = [value for values in by_category.values() for value in values]
         return {
-            "accuracy": percent([value for values in by_category.values() for value in values]),
+            **({"accuracy": percent(everything)} if everything else {}),
             "by_row": percent(rows),
+            **left_out,
             **{f"category/{name}": percent(by_category[name]) for name in sorted(by_category)},
         }
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        """The circular accuracy, a question with all its rotations at a time."""
+        circles: dict[int, bool] = {}
+        for question in questions:
+            right = self.correct(question, answers[question.question_id])
+            base = base_of(question)
+            circles[base] = circles.get(base, True) and right
+        return {"accuracy": mean_tally([float(v) for v in circles.values()], list(circles))}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]
@@ -165,6 +197,18 @@ class MMBench:
             answer = answers.get(question.question_id, "")
             table.writerow(_with_prediction(list(row.values()), answer))
         return {f"{self.name}_upload.tsv": text.getvalue()}
+
+
+def base_of(question: Question) -> int:
+    """The number that all rotations of a question share."""
+    return int(question.question_id) % _ROTATION
+
+
+def _plain_option(answer: str, options: Mapping[str, str]) -> str | None:
+    """The letter that is named plainly, or that of the option whose very text the answer is."""
+    said = answer.strip(" .").lower()
+    by_text = [letter for letter, text in options.items() if text.strip(" .").lower() == said]
+    return named_letter(answer, len(options)) or (by_text[0] if len(by_text) == 1 else None)
 
 
 def _with_prediction(cells: list[str], prediction: str) -> list[str]:

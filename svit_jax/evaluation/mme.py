@@ -2,11 +2,15 @@
 
 import pathlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
+from svit_jax.evaluation.archives import archives_in
 from svit_jax.evaluation.benchmark import (
     SHORT_ANSWER,
     Question,
@@ -14,6 +18,8 @@ from svit_jax.evaluation.benchmark import (
     percent,
     require_questions,
 )
+from svit_jax.evaluation.choices import first_yes_or_no
+from svit_jax.evaluation.intervals import Tally, make_tally, ratio
 
 PERCEPTION = (
     "existence",
@@ -69,14 +75,20 @@ class MME:
     """
 
     name: str = "mme"
+    quirks = (
+        'An answer is read from its first four characters: "know" and "not" as no, "eyes" as yes.',
+        "acc+ counts pairs of consecutive lines as one picture, whatever picture they name.",
+    )
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         root = pathlib.Path(folder)
         subtasks = [name for name in PERCEPTION + COGNITION if (root / name).is_dir()]
         if not subtasks:
+            archive = next(iter(archives_in(root)), None)
+            todo = "give the official release's folder" if archive is None else f"unpack {archive}"
             raise UserError(
                 f"MME: {root} holds none of the subtasks' folders "
-                f"({', '.join(PERCEPTION + COGNITION)}); give the official release's folder."
+                f"({', '.join(PERCEPTION + COGNITION)}); {todo}."
             )
         return [
             question
@@ -90,21 +102,17 @@ class MME:
     def expected(self, question: Question) -> str:
         return question.truth["answer"].lower()
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """For each subtask 100 acc + 100 acc+ (0..200): acc over its questions, acc+ over its
         pictures with both questions right; `perception` and `cognition` are the sums over the
         subtasks that are there, with their attainable maximum."""
         require_questions(questions, self.name)
-        right: dict[str, dict[str, list[bool]]] = {}
-        for question in questions:
-            verdict = self.correct(question, answer_of(question, answers, self.name))
-            pictures = right.setdefault(_subtask_of(question), {})
-            pictures.setdefault(question.truth["picture"], []).append(verdict)
         figures = {}
-        for subtask, pictures in right.items():
-            accuracy = percent([float(v) for verdicts in pictures.values() for v in verdicts])
-            both = percent([float(all(verdicts)) for verdicts in pictures.values()])
-            figures[subtask] = accuracy + both
+        for subtask, pairs in self._pairs(questions, answers, strict).items():
+            accuracy = percent([float(verdict) for pair in pairs for verdict in pair])
+            figures[subtask] = accuracy + percent([float(all(pair)) for pair in pairs])
         totals = {}
         for name, members in (("perception", PERCEPTION), ("cognition", COGNITION)):
             present = [figures[subtask] for subtask in members if subtask in figures]
@@ -112,6 +120,43 @@ class MME:
                 totals[name] = sum(present)
                 totals[f"{name}_maximum"] = 200.0 * len(present)
         return {**totals, **figures}
+
+    def _pairs(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool
+    ) -> dict[str, list[list[bool]]]:
+        """Each subtask's verdicts in twos: of consecutive rows or, strictly, of a picture."""
+        parse = first_yes_or_no if strict else parse_yes_no
+        verdicts: dict[str, dict[object, list[bool]]] = {}
+        rows: Counter[str] = Counter()
+        for question in questions:
+            subtask = _subtask_of(question)
+            right = parse(answer_of(question, answers, self.name)) == self.expected(question)
+            pair = question.truth["picture"] if strict else rows[subtask] // 2
+            verdicts.setdefault(subtask, {}).setdefault(pair, []).append(right)
+            rows[subtask] += 1
+        return {subtask: list(pairs.values()) for subtask, pairs in verdicts.items()}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        """Perception and cognition, pictures drawn within their subtask."""
+        found = {}
+        for name, members in (("perception", PERCEPTION), ("cognition", COGNITION)):
+            own = [q for q in questions if _subtask_of(q) in members]
+            pairs = self._pairs(own, answers, strict=False) if own else {}
+            flat = [(subtask, pair) for subtask in pairs for pair in pairs[subtask]]
+            parts = np.zeros((len(flat), len(pairs), 2))
+            for row, (subtask, pair) in enumerate(flat):
+                # Both of the score's halves are means over pictures, which have two questions each.
+                parts[row, list(pairs).index(subtask)] = sum(pair) / 2 + all(pair), 1.0
+            if flat:
+                found[name] = make_tally(
+                    range(len(flat)),
+                    parts.reshape(len(flat), -1),
+                    lambda s: 100 * ratio(s[..., 0::2], s[..., 1::2]).sum(axis=-1),
+                    [subtask for subtask, _ in flat],
+                )
+        return found
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]
@@ -156,6 +201,7 @@ def _read_subtask(root: pathlib.Path, subtask: str, with_pictures: bool) -> Iter
             image=pictures / picture if with_pictures else None,
             truth={"answer": answer, "question": question, "picture": picture},
             kind=subtask,
+            picture=f"{subtask}/{picture}",
         )
     for picture, count in seen.items():
         if count != 2:

@@ -16,6 +16,7 @@ from svit_jax.evaluation.benchmark import (
     percent,
     require_questions,
 )
+from svit_jax.evaluation.intervals import Tally, mean_tally
 from svit_jax.evaluation.mmmu_files import literal_list, read_rows, subject_of
 from svit_jax.evaluation.mmmu_parsing import letters, open_is_right, parse_choice, parse_open
 
@@ -62,6 +63,11 @@ class MMMU:
     """
 
     name: str = "mmmu"
+    quirks = (
+        "Where an answer chooses no option a letter is drawn (seed 42, in the order of the "
+        "questions), which may be the right one.",
+        'An open answer is right if a true text stands anywhere in it: "reddish" for "red".',
+    )
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         return [_question(row, images) for row in read_rows(folder, images)]
@@ -76,31 +82,51 @@ class MMMU:
     def expected(self, question: Question) -> str:
         return question.truth if _options(question) else question.truth[0]
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """Accuracy x 100 over all questions, by discipline and by subject, as the official script
         has it: where an answer chooses no option, a letter is drawn (seed 42, in the order of the
-        questions). `accuracy_without_draws` counts such answers as wrong."""
+        questions). `accuracy_without_draws` counts such answers as wrong, as strict scoring does,
+        which looks for open truths among an answer's whole words."""
         require_questions(questions, self.name)
-        rng = random.Random(_SEED)
+        given = [answer_of(question, answers, self.name) for question in questions]
+        plainly_right = [
+            open_is_right(parse_open(answer), question.truth, whole_words=True)
+            if strict and not _options(question)
+            else self.correct(question, answer)
+            for question, answer in zip(questions, given, strict=True)
+        ]
+        verdicts = plainly_right if strict else self._verdicts(questions, answers)
         right: dict[str, list[float]] = {}
-        plainly_right = []
-        for question in questions:
-            answer = answer_of(question, answers, self.name)
-            plain = self.correct(question, answer)
-            plainly_right.append(float(plain))
-            options = _options(question)
-            if options:
-                plain = _chosen(answer, options, rng) == question.truth
-            right.setdefault(subject_of(question.question_id), []).append(float(plain))
+        for question, verdict in zip(questions, verdicts, strict=True):
+            right.setdefault(subject_of(question.question_id), []).append(float(verdict))
         figures = {
             "accuracy": percent([value for values in right.values() for value in values]),
-            "accuracy_without_draws": percent(plainly_right),
+            "accuracy_without_draws": percent([float(verdict) for verdict in plainly_right]),
         }
         for discipline, subjects in DISCIPLINES.items():
             values = [value for subject in subjects for value in right.get(subject, [])]
             if values:
                 figures[discipline] = percent(values)
         return {**figures, **{subject: percent(values) for subject, values in right.items()}}
+
+    def _verdicts(self, questions: Sequence[Question], answers: Mapping[str, str]) -> list[bool]:
+        """As the official script has them: a letter is drawn where an answer chooses none."""
+        rng = random.Random(_SEED)
+        return [
+            _chosen(answers[question.question_id], _options(question), rng) == question.truth
+            if _options(question)
+            else self.correct(question, answers[question.question_id])
+            for question in questions
+        ]
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        verdicts = self._verdicts(questions, answers)
+        clusters = [question.question_id for question in questions]
+        return {"accuracy": mean_tally([float(v) for v in verdicts], clusters)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

@@ -62,8 +62,8 @@ def _parquet_rows(path: pathlib.Path, images: PathLike | None) -> Iterator[dict[
         from pyarrow import ArrowInvalid, parquet
     except ImportError:
         raise UserError(
-            f"MMMU questions {path}: parquet needs the package pyarrow; install it, or give the "
-            "JSON export that docs/evaluation.md describes."
+            f"MMMU questions {path}: parquet needs the package pyarrow; install it with: "
+            "pip install 'svit-jax[evaluation]', or give a JSON export (docs/evaluation.md)."
         ) from None
     try:
         with parquet.ParquetFile(path) as file:

@@ -83,11 +83,15 @@ def normalise(text: str) -> list[Value]:
     return [f" {text}", f"{text} "] if len(text) == 1 else [text]
 
 
-def open_is_right(said: set[Value], truths: Sequence[str]) -> bool:
+def open_is_right(said: set[Value], truths: Sequence[str], whole_words: bool = False) -> bool:
     """Whether a true text is contained in something said, or a true number was said."""
+
+    def holds(value: str, text: str) -> bool:
+        return f" {text.strip()} " in f" {value} " if whole_words else text in value
+
     values = [value for truth in truths for value in normalise(truth)]
     texts = [value for value in values if isinstance(value, str)]
     return any(
-        any(text in value for text in texts) if isinstance(value, str) else value in values
+        any(holds(value, text) for text in texts) if isinstance(value, str) else value in values
         for value in said
     )

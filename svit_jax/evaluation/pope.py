@@ -5,16 +5,21 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, read_jsonl
 from svit_jax.evaluation.benchmark import (
     SHORT_ANSWER,
     Question,
     answer_of,
+    cluster_of,
     find_picture,
     require_fields,
     require_questions,
 )
+from svit_jax.evaluation.choices import first_yes_or_no
+from svit_jax.evaluation.intervals import Tally, make_tally, ratio
 
 _SPLITS = ("random", "popular", "adversarial")
 
@@ -39,6 +44,11 @@ class POPE:
     """
 
     name: str = "pope"
+    quirks = (
+        "Answers are matched to questions by their position in the file, never by id.",
+        'Whatever holds none of the words "No", "no" and "not" before its first period is a yes: '
+        '"NO" and "maybe" too.',
+    )
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         paths = sorted(pathlib.Path(folder).glob("*_pope_*.json"), key=_split_order)
@@ -63,6 +73,7 @@ class POPE:
                         truth=label,
                         kind=str(row.get("kind", "existence")),
                         novel=bool(row.get("novel_combination", False)),
+                        picture=str(row["image"]),
                     )
                 )
         return questions
@@ -73,19 +84,39 @@ class POPE:
     def expected(self, question: Question) -> str:
         return question.truth
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """F1, accuracy, precision, recall ("yes" is positive) and yes_ratio, each x 100: the mean
         over the splits, and each split's own as `random/f1`. A ratio 0/0 counts as 0."""
         require_questions(questions, self.name)
+        parse = first_yes_or_no if strict else parse_yes_no
         by_split: dict[str, list[tuple[str, str]]] = {}
         for question in questions:
-            pair = (parse_yes_no(answer_of(question, answers, self.name)), question.truth)
+            pair = (parse(answer_of(question, answers, self.name)), question.truth)
             by_split.setdefault(question.question_id.split("/")[0], []).append(pair)
         splits = {split: _figures(pairs) for split, pairs in by_split.items()}
         names = ("f1", "accuracy", "precision", "recall", "yes_ratio")
         mean = {name: sum(f[name] for f in splits.values()) / len(splits) for name in names}
         own = {f"{split}/{name}": splits[split][name] for split in splits for name in names}
         return {**mean, **own}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        """F1, the mean over the splits; a picture is drawn with its questions in all of them."""
+        splits = list(dict.fromkeys(q.question_id.split("/")[0] for q in questions))
+        parts = np.zeros((len(questions), len(splits), 2))
+        for row, question in enumerate(questions):
+            said, truth = parse_yes_no(answers[question.question_id]), question.truth
+            split = splits.index(question.question_id.split("/")[0])
+            parts[row, split] = said == truth == "yes", (said == "yes") + (truth == "yes")
+        tally = make_tally(
+            [cluster_of(question) for question in questions],
+            parts.reshape(len(questions), -1),
+            lambda s: 200 * ratio(s[..., 0::2], s[..., 1::2]).mean(axis=-1),
+        )
+        return {"f1": tally}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

@@ -1,5 +1,6 @@
 """The report's pictures: the gallery of answers, and the boxes of referring answers drawn in."""
 
+import io
 from collections.abc import Sequence
 
 from PIL import Image
@@ -7,6 +8,7 @@ from PIL import Image
 from data_pipeline.common.boxes import NormalBox
 from data_pipeline.common.errors import BadRecordError
 from data_pipeline.common.html import Html, data_uri, element, fragment
+from svit_jax.evaluation.archives import readable
 from svit_jax.evaluation.gallery import GalleryItem, ReferringItem
 from svit_jax.evaluation.grounding import IOU_THRESHOLD
 
@@ -57,7 +59,7 @@ def _card(item: GalleryItem) -> Html:
         "li",
         element(
             "img",
-            src=data_uri(item.image, longest_side=_THUMBNAIL),
+            src=data_uri(readable(item.image), longest_side=_THUMBNAIL),
             alt=f"The picture to the question: {item.question}",
         ),
         element("p", item.question, class_="question"),
@@ -89,8 +91,9 @@ def referring_section(items: Sequence[ReferringItem]) -> Html:
 
 
 def _boxed(item: ReferringItem) -> Html:
+    source = readable(item.image)
     try:
-        with Image.open(item.image) as picture:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
             width, height = picture.size
     except OSError:
         raise BadRecordError(f"picture {item.image} cannot be opened for the report.") from None
@@ -101,7 +104,7 @@ def _boxed(item: ReferringItem) -> Html:
         element("rect", width=side, height=side, fill=_PADDING),
         element(
             "image",
-            href=data_uri(item.image, longest_side=_THUMBNAIL),
+            href=data_uri(source, longest_side=_THUMBNAIL),
             x=(side - width) // 2,
             y=(side - height) // 2,
             width=width,

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_pipeline.common.files import PathLike, write_json
+from svit_jax.evaluation.archives import readable
 from svit_jax.evaluation.benchmark import NoPicture, Question
 from svit_jax.evaluation.registry import find_benchmark
 from svit_jax.evaluation.runner import run_benchmark
 from svit_jax.evaluation.summary import BenchmarkRun
 
-AnswerAll = Callable[[Iterable[tuple[Path | NoPicture | None, str]]], Iterator[str]]
+AnswerAll = Callable[[Iterable[tuple[Path | bytes | NoPicture | None, str]]], Iterator[str]]
 """Takes (picture, None for a blank or TEXT_ALONE for none; question), yields answers in order, as
 `Assistant.answer_all`."""
 
@@ -34,9 +35,7 @@ def evaluate(
     """
 
     def answer(questions: Sequence[Question]) -> Iterator[str]:
-        return answer_all(
-            (q.image if q.has_picture else NoPicture.TEXT_ALONE, q.text) for q in questions
-        )
+        return answer_all((_shown(q), q.text) for q in questions)
 
     runs = {}
     for name in benchmarks:
@@ -49,10 +48,20 @@ def evaluate(
     return runs
 
 
+def _shown(question: Question) -> Path | bytes | NoPicture | None:
+    if not question.has_picture:
+        return NoPicture.TEXT_ALONE
+    return None if question.image is None else readable(question.image)
+
+
 def read_questions(name: str, data: PathLike, images: PathLike, limit: int = 0) -> list[Question]:
     """The questions that `evaluate` asks. Raises UserError as the benchmark's reader does."""
-    folder = Path(data) / name if (Path(data) / name).is_dir() else Path(data)
-    return subset(find_benchmark(name).read(folder, images), limit)
+    return subset(find_benchmark(name).read(benchmark_folder(name, data), images), limit)
+
+
+def benchmark_folder(name: str, data: PathLike) -> Path:
+    """The benchmark's own folder in `data`, or `data` itself."""
+    return Path(data) / name if (Path(data) / name).is_dir() else Path(data)
 
 
 def subset(questions: Sequence[Question], limit: int) -> list[Question]:
@@ -74,11 +83,11 @@ def subset(questions: Sequence[Question], limit: int) -> list[Question]:
     return chosen
 
 
-def scores(runs: Mapping[str, BenchmarkRun]) -> dict[str, dict[str, float]]:
-    """The official figures of each benchmark; none where the truth is not public (a test split,
-    whose upload is for the benchmark's server)."""
+def scores(runs: Mapping[str, BenchmarkRun], strict: bool = False) -> dict[str, dict[str, float]]:
+    """The official (or strict) figures of each benchmark; none where the truth is not public (a
+    test split, whose upload is for the benchmark's server)."""
     return {
-        name: run.benchmark.score(run.questions, run.answers)
+        name: run.benchmark.score(run.questions, run.answers, strict)
         if all(question.truth is not None for question in run.questions)
         else {}
         for name, run in runs.items()

@@ -13,11 +13,13 @@ from svit_jax.evaluation.benchmark import (
     Question,
     answer_of,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
-from svit_jax.evaluation.choices import LETTER_ANSWER, LETTERS, lettered
+from svit_jax.evaluation.choices import LETTER_ANSWER, LETTERS, lettered, named_letter
+from svit_jax.evaluation.intervals import Tally
 
 FAILED = "FAILED"
 
@@ -55,6 +57,10 @@ class ScienceQA:
     """
 
     name: str = "scienceqa"
+    quirks = (
+        'A lowercase letter, or "A." alone, is read as no answer.',
+        'The period in "The answer is A." is any character, and one must be there.',
+    )
     split: str = "test"
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
@@ -95,14 +101,29 @@ class ScienceQA:
     def expected(self, question: Question) -> str:
         return question.truth["letter"]
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """Accuracy x 100: `image_accuracy` over the questions with a picture (the published
         ScienceQA-IMG, there if any has one), `accuracy` over all."""
         require_questions(questions, self.name)
-        right = [float(self.correct(q, answer_of(q, answers, self.name))) for q in questions]
+        given = [answer_of(question, answers, self.name) for question in questions]
+        if strict:
+            given = [
+                named_letter(answer, question.truth["choices"]) or FAILED
+                for question, answer in zip(questions, given, strict=True)
+            ]
+        right = [float(self.correct(q, answer)) for q, answer in zip(questions, given, strict=True)]
         with_picture = [r for q, r in zip(questions, right, strict=True) if q.has_picture]
         image = {"image_accuracy": percent(with_picture)} if with_picture else {}
         return {**image, "accuracy": percent(right)}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        shown = [question for question in questions if question.has_picture]
+        image = {"image_accuracy": mean_over(shown, self.correct, answers)} if shown else {}
+        return {**image, "accuracy": mean_over(questions, self.correct, answers)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

@@ -13,11 +13,13 @@ from svit_jax.evaluation.benchmark import (
     answer_of,
     find_file,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
-from svit_jax.evaluation.choices import LETTER_ANSWER, lettered
+from svit_jax.evaluation.choices import LETTER_ANSWER, lettered, named_letter
+from svit_jax.evaluation.intervals import Tally
 
 _OPTIONS = ("choice_a", "choice_b", "choice_c", "choice_d")
 _PICTURES = "SEED-Bench-image"
@@ -34,6 +36,7 @@ class SEEDBench:
     """
 
     name: str = "seedbench"
+    quirks = ('An answer is right only if it is the letter and nothing else: "B." is wrong.',)
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         path = find_file(folder, "SEED-Bench.json", "*.json", "SEED-Bench questions")
@@ -59,6 +62,7 @@ class SEEDBench:
                     },
                     kind=dimensions[str(row["question_type_id"])],
                     novel=bool(row.get("novel_combination", False)),
+                    picture=str(row["data_id"]),
                 )
             )
         return questions
@@ -70,16 +74,26 @@ class SEEDBench:
     def expected(self, question: Question) -> str:
         return question.truth["letter"]
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """Accuracy x 100 over all questions, over those on pictures (`image`) and on videos
         (`video`), and by dimension; each counts every question once (no mean of means)."""
         require_questions(questions, self.name)
         parts: dict[str, list[float]] = {"accuracy": [], "image": [], "video": []}
         for question in questions:
-            right = float(self.correct(question, answer_of(question, answers, self.name)))
+            answer = answer_of(question, answers, self.name)
+            if strict:
+                answer = named_letter(answer, len(_OPTIONS)) or ""
+            right = float(self.correct(question, answer))
             for part in ("accuracy", question.truth["part"], question.kind):
                 parts.setdefault(part, []).append(right)
         return {name: percent(values) for name, values in parts.items() if values}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        return {"accuracy": mean_over(questions, self.correct, answers)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

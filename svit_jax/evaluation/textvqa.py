@@ -14,11 +14,19 @@ from svit_jax.evaluation.benchmark import (
     answer_of,
     find_file,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
-from svit_jax.evaluation.vqa_accuracy import most_common_answer, normalise_answer, vqa_accuracy
+from svit_jax.evaluation.intervals import Tally
+from svit_jax.evaluation.vqa_accuracy import (
+    VQA_QUIRKS,
+    most_common_answer,
+    normalise_answer,
+    strict_accuracy,
+    vqa_accuracy,
+)
 
 _ANNOTATORS = 10
 _OCR_LINE = "\nReference OCR token: "
@@ -37,6 +45,11 @@ class TextVQA:
     """
 
     name: str = "textvqa"
+    quirks = (
+        *VQA_QUIRKS,
+        "Where a picture has the same question twice, the later row's answers count for both "
+        "(strict scoring too: they are looked up when the file is read).",
+    )
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         path = find_file(
@@ -66,6 +79,7 @@ class TextVQA:
                     truth=answers,
                     kind=str(row.get("kind", "question")),
                     novel=bool(row.get("novel_combination", False)),
+                    picture=str(row["image_id"]),
                 )
             )
         return questions
@@ -74,14 +88,28 @@ class TextVQA:
         """Whether the normalised answer is the annotators' most common one, normalised."""
         return normalise_answer(answer) == normalise_answer(self.expected(question))
 
+    def credit(self, question: Question, answer: str, strict: bool = False) -> float:
+        """The VQA accuracy (0..1) of one answer."""
+        return (strict_accuracy if strict else vqa_accuracy)(answer, question.truth)
+
     def expected(self, question: Question) -> str:
         return most_common_answer(question.truth)
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """VQA accuracy x 100 with both sides normalised, as M4C's evaluator computes it."""
         require_questions(questions, self.name)
-        accuracies = [vqa_accuracy(answer_of(q, answers, self.name), q.truth) for q in questions]
+        accuracies = [
+            self.credit(question, answer_of(question, answers, self.name), strict)
+            for question in questions
+        ]
         return {"accuracy": percent(accuracies)}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        return {"accuracy": mean_over(questions, self.credit, answers)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

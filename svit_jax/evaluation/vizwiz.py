@@ -13,11 +13,19 @@ from svit_jax.evaluation.benchmark import (
     answer_of,
     find_file,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
-from svit_jax.evaluation.vqa_accuracy import most_common_answer, normalise_answer, vqa_accuracy
+from svit_jax.evaluation.intervals import Tally
+from svit_jax.evaluation.vqa_accuracy import (
+    VQA_QUIRKS,
+    most_common_answer,
+    normalise_answer,
+    strict_accuracy,
+    vqa_accuracy,
+)
 
 UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
 """What LLaVA-1.5 appends to a VizWiz question, before the suffix of short answers."""
@@ -31,6 +39,7 @@ class VizWiz:
     """
 
     name: str = "vizwiz"
+    quirks = VQA_QUIRKS
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
         path = find_file(folder, "val.json", "*.json", "VizWiz questions")
@@ -53,6 +62,7 @@ class VizWiz:
                     truth=_truth(row, where),
                     kind=str(row.get("kind") or row.get("answer_type", "question")),
                     novel=bool(row.get("novel_combination", False)),
+                    picture=row["image"],
                 )
             )
         return questions
@@ -61,20 +71,31 @@ class VizWiz:
         """Whether the normalised answer is the annotators' most common one, normalised."""
         return normalise_answer(answer) == normalise_answer(self.expected(question))
 
+    def credit(self, question: Question, answer: str, strict: bool = False) -> float:
+        """The VQA accuracy (0..1) of one answer."""
+        return (strict_accuracy if strict else vqa_accuracy)(answer, question.truth["answers"])
+
     def expected(self, question: Question) -> str:
         return most_common_answer(question.truth["answers"])
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """VQA accuracy x 100 with both sides normalised: overall, and for each answer type
         (`other`, `unanswerable`, `yes/no`, `number`)."""
         require_questions(questions, self.name)
         by_type: dict[str, list[float]] = {"accuracy": []}
         for question in questions:
             answer = answer_of(question, answers, self.name)
-            accuracy = vqa_accuracy(answer, question.truth["answers"])
+            accuracy = self.credit(question, answer, strict)
             by_type["accuracy"].append(accuracy)
             by_type.setdefault(question.truth["answer_type"], []).append(accuracy)
         return {name: percent(values) for name, values in by_type.items()}
+
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        return {"accuracy": mean_over(questions, self.credit, answers)}
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]

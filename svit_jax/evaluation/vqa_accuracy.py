@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-_DIGIT_COMMA = re.compile(r"\d,\d")
+_MARKS_TO_SPACES = str.maketrans(dict.fromkeys(_PUNCTUATION, " "))
+_DIGIT_COMMA = re.compile(r"(?<=\d),(?=\d)")
 _PERIOD = re.compile(r"\.(?!\d)")
 _PERIOD_DELETIONS = 32
 _NUMBERS = {
@@ -46,6 +47,15 @@ def _contractions() -> dict[str, str]:
 
 
 _CONTRACTIONS = _contractions()
+
+VQA_QUIRKS = (
+    "Only the first 32 periods of an answer are deleted.",
+    'A mark between letters becomes a space if it stands beside a space nowhere: "t-shirt" is '
+    '"t shirt", but "a t-shirt - red" is "tshirt red".',
+    'A possessive is set apart: "cat\'s" is "cat \'s".',
+    "An answer of articles alone is the same as any other such one.",
+)
+"""What scoring without `strict` has of the official normalisers, for people."""
 
 
 def normalise_answer(answer: str) -> str:
@@ -97,6 +107,20 @@ def agreement(prediction: str, answers: Sequence[str]) -> float:
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """VQA accuracy (0..1) with both sides normalised as LLaVA-1.5's local scorer does."""
     return agreement(normalise_answer(prediction), [normalise_answer(a) for a in answers])
+
+
+def strict_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """VQA accuracy (0..1) without the official quirks: both sides always go through one rule."""
+    said = strict_normalise(prediction)
+    return agreement(said, [strict_normalise(answer) for answer in answers]) if said else 0.0
+
+
+def strict_normalise(answer: str) -> str:
+    """Lowercase words without articles, number words as digits, contractions whole; marks become
+    spaces and periods go, however many there are, but for those before a digit."""
+    text = _DIGIT_COMMA.sub("", answer.lower()).translate(_MARKS_TO_SPACES)
+    words = (str(_NUMBERS.get(word, word)) for word in _PERIOD.sub("", text).split())
+    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def most_common_answer(answers: Sequence[str]) -> str:

@@ -1,23 +1,39 @@
 """VQAv2: the challenge's question and annotation files, VQA accuracy, the EvalAI upload."""
 
 import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, read_json
+from svit_jax.evaluation.archives import unpack_matching
 from svit_jax.evaluation.benchmark import (
     SHORT_ANSWER,
     Question,
     answer_of,
     find_file,
     find_picture,
+    mean_over,
     percent,
     require_fields,
     require_questions,
 )
-from svit_jax.evaluation.vqa_accuracy import normalise_answer, server_accuracy
+from svit_jax.evaluation.intervals import Tally
+from svit_jax.evaluation.vqa_accuracy import (
+    VQA_QUIRKS,
+    normalise_answer,
+    server_accuracy,
+    strict_accuracy,
+)
+
+
+@dataclass(frozen=True)
+class VQAv2Question(Question):
+    """A question of test-dev; `others`, the same for all, are test2015's ids besides test-dev's."""
+
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,9 +45,15 @@ class VQAv2:
     """
 
     name: str = "vqav2"
+    quirks = (*VQA_QUIRKS, "Where all annotators agree, only the uploaded answer is normalised.")
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
-        path = find_file(folder, "questions.json", "*questions.json", "VQAv2 questions")
+        root = pathlib.Path(folder)
+        # The zip of the test questions holds those of all of test2015 as well.
+        pattern = "*test-dev2015_questions.json"
+        if (root / "questions.json").is_file() or not unpack_matching(root, pattern):
+            pattern = "*questions.json"
+        path = find_file(root, "questions.json", pattern, "VQAv2 questions")
         content = read_json(path, "VQAv2 questions")
         require_fields(content, ["questions"], f"VQAv2 questions {path}")
         # The pictures of test-dev2015 are those of test2015.
@@ -56,13 +78,17 @@ class VQAv2:
                     truth=_truth(annotation),
                     kind=str(extra.get("kind") or extra.get("question_type", "question")),
                     novel=bool(extra.get("novel_combination", False)),
+                    picture=str(row["image_id"]),
                 )
             )
-        return questions
+        others = _other_ids(path, questions)
+        if not others:
+            return questions
+        return [VQAv2Question(**vars(question), others=others) for question in questions]
 
     def _annotations(self, questions_path: Any) -> dict[str, dict[str, Any]]:
         folder = questions_path.parent
-        if not any(folder.glob("*annotations.json")):
+        if not unpack_matching(folder, "*annotations.json"):
             return {}
         path = find_file(folder, "annotations.json", "*annotations.json", "VQAv2 annotations")
         content = read_json(path, "VQAv2 annotations")
@@ -78,42 +104,56 @@ class VQAv2:
         """Whether the normalised answer is the annotators' most common one, normalised."""
         return normalise_answer(answer) == normalise_answer(self.expected(question))
 
+    def credit(self, question: Question, answer: str, strict: bool = False) -> float:
+        """The VQA accuracy (0..1) of one answer."""
+        if strict:
+            return strict_accuracy(answer, question.truth["answers"])
+        return server_accuracy(normalise_answer(answer), question.truth["answers"])
+
     def expected(self, question: Question) -> str:
         return question.truth["most_common"]
 
-    def score(self, questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
+    def score(
+        self, questions: Sequence[Question], answers: Mapping[str, str], strict: bool = False
+    ) -> dict[str, float]:
         """VQA accuracy x 100 as the server gives it for LLaVA-1.5's upload (normalised answers):
         overall, and for each answer type (`yes/no`, `number`, `other`)."""
         require_questions(questions, self.name)
         by_type: dict[str, list[float]] = {"accuracy": []}
         for question in questions:
-            uploaded = normalise_answer(answer_of(question, answers, self.name))
-            accuracy = server_accuracy(uploaded, question.truth["answers"])
+            answer = answer_of(question, answers, self.name)
+            accuracy = self.credit(question, answer, strict)
             by_type["accuracy"].append(accuracy)
             by_type.setdefault(question.truth["answer_type"], []).append(accuracy)
         return {name: percent(values) for name, values in by_type.items()}
 
+    def tallies(
+        self, questions: Sequence[Question], answers: Mapping[str, str]
+    ) -> dict[str, Tally]:
+        return {"accuracy": mean_over(questions, self.credit, answers)}
+
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]
     ) -> dict[str, str]:
-        """EvalAI's list of {question_id, answer}; a question without an answer gets ""."""
-        rows = [_upload_row(q.question_id, answers.get(q.question_id, "")) for q in questions]
+        """EvalAI's list of {question_id, answer}; a question without an answer gets "", as do those
+        of test2015 that test-dev doesn't ask, if their file lies beside test-dev's."""
+        others = next((q.others for q in questions if isinstance(q, VQAv2Question)), ())
+        asked = [question.question_id for question in questions]
+        rows = [_upload_row(key, answers.get(key, "")) for key in (*asked, *others)]
         return {"vqav2_results.json": json.dumps(rows) + "\n"}
 
 
-def cover_all_questions(submission: str, questions_path: PathLike) -> str:
-    """The upload extended to every question of a file, with "" where it had no answer.
-
-    EvalAI takes a test-dev2015 upload only if it names all questions of test2015.
-    """
-    content = read_json(questions_path, "VQAv2 questions")
-    require_fields(content, ["questions"], f"VQAv2 questions {questions_path}")
-    known = {row["question_id"]: row for row in json.loads(submission)}
-    rows = [
-        known.get(row["question_id"], {"question_id": row["question_id"], "answer": ""})
-        for row in content["questions"]
-    ]
-    return json.dumps(rows) + "\n"
+def _other_ids(path: pathlib.Path, asked: Sequence[Question]) -> tuple[str, ...]:
+    """The ids that EvalAI wants named as well: it takes a test-dev2015 upload only if all questions
+    of test2015 are in it."""
+    whole = path.with_name(path.name.replace("test-dev2015", "test2015"))
+    if whole == path or not unpack_matching(path.parent, whole.name):
+        return ()
+    content = read_json(whole, "VQAv2 questions")
+    require_fields(content, ["questions"], f"VQAv2 questions {whole}")
+    known = {question.question_id for question in asked}
+    ids = (str(row["question_id"]) for row in content["questions"])
+    return tuple(key for key in ids if key not in known)
 
 
 def _upload_row(question_id: str, answer: str) -> dict[str, Any]:

@@ -129,8 +129,14 @@ def test_answers_are_read_back_by_id_and_from_llava_files(benchmarks: Path, tmp_
 def test_predictions_of_other_questions_are_refused(benchmarks: Path, tmp_path: Path) -> None:
     questions = POPE().read(benchmarks / "pope", None)
     path = tmp_path / "other.jsonl"
-    path.write_text('{"question_id": "random/1", "text": "yes"}\n')
-    with pytest.raises(UserError, match="has no answer to question random/2"):
+    path.write_text('{"question_id": "adversarial/1", "text": "yes"}\n')
+    with pytest.raises(UserError, match="no answer to any of the 4 questions"):
+        read_answers(path, questions)
+    path.write_text('{"question_id": 1, "text": "yes"}\n' * 2)
+    with pytest.raises(UserError, match="repeat a question id"):
+        read_answers(path, questions)
+    path.write_text('{"question_id": "random/1", "text": 1}\n')
+    with pytest.raises(UserError, match="line 1: expected a text, found 1"):
         read_answers(path, questions)
     path.write_text('{"question_id": "random/1"}\n')
     with pytest.raises(UserError, match="line 1: the field 'text' is missing"):

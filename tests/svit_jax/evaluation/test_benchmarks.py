@@ -14,7 +14,7 @@ from svit_jax.evaluation.mme import parse_yes_no as parse_mme
 from svit_jax.evaluation.pope import POPE
 from svit_jax.evaluation.pope import parse_yes_no as parse_pope
 from svit_jax.evaluation.registry import BENCHMARKS, find_benchmark
-from svit_jax.evaluation.vqav2 import VQAv2, cover_all_questions
+from svit_jax.evaluation.vqav2 import VQAv2
 
 SUFFIX = "\nAnswer the question using a single word or phrase."
 
@@ -97,9 +97,16 @@ def test_vqav2_uploads_normalised_answers_for_every_question(
         {"question_id": 7, "answer": "cat 's tail"},
         {"question_id": 8, "answer": ""},
     ]
-    everything = tmp_path / "all.json"
-    everything.write_text(json.dumps({"questions": [{"question_id": i} for i in (6, 7, 8)]}))
-    assert json.loads(cover_all_questions(upload, everything)) == [
+    dev, whole = (
+        tmp_path / f"v2_OpenEnded_mscoco_{split}_questions.json"
+        for split in ("test-dev2015", "test2015")
+    )
+    dev.write_text((benchmarks / "vqav2" / "questions.json").read_text())
+    whole.write_text(json.dumps({"questions": [{"question_id": i} for i in (6, 7, 8)]}))
+    questions = VQAv2().read(tmp_path, None)
+    assert [q.question_id for q in questions] == ["7", "8"]
+    upload = VQAv2().submission(questions, {"7": "The cat's tail"})["vqav2_results.json"]
+    assert sorted(json.loads(upload), key=lambda row: row["question_id"]) == [
         {"question_id": 6, "answer": ""},
         {"question_id": 7, "answer": "cat 's tail"},
         {"question_id": 8, "answer": ""},

@@ -74,7 +74,7 @@ def test_a_single_json_line_is_still_an_answers_file(benchmarks: Path, tmp_path:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"question_id": 34602, "answer": "stop"}], r"has no answer to question cd02#34603"),
+        ([{"question_id": 34604, "answer": "stop"}], r"no answer to any of the 2 questions"),
         ([{"question_id": 1, "answer": "a"}] * 2, r"row 1: id 1 occurs twice"),
         ([{"question_id": 1}], r"row 0: expected an object with one of answer, prediction"),
         ([{"answer": "a"}], r"row 0: expected an object with one of question_id"),
@@ -94,5 +94,5 @@ def test_malformed_and_incomplete_results_are_named(
 
 def test_a_folder_without_outputs_is_explained(benchmarks: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no SUBJECT/output\.json"):
+    with pytest.raises(UserError, match=r"neither SUBJECT/output\.json"):
         read_answers(tmp_path / "empty", MMMU().read(benchmarks / "mmmu", None))

@@ -70,3 +70,54 @@ def test_shuffled_truths_get_what_chance_gives(held_out: Path, name: str) -> Non
     accuracy = BENCHMARKS[name].score(questions, said)
     plain = "accuracy_without_draws" if name == "mmmu" else "accuracy"
     assert accuracy[plain] == pytest.approx(100 * chance, abs=9.0)
+
+
+FIRST = ("vqav2", "gqa", "mme", "pope", "referring")
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_first_benchmarks_give_the_truth_the_maximum(held_out: Path, name: str) -> None:
+    benchmark, questions = BENCHMARKS[name], read(held_out, name)
+    found = benchmark.score(questions, {q.question_id: benchmark.expected(q) for q in questions})
+    if name == "mme":
+        assert found["perception"] == found["perception_maximum"] == 800.0
+    elif name == "pope":
+        assert found["f1"] == found["accuracy"] == 100.0
+    else:
+        assert set(found.values()) == {100.0}
+
+
+def test_a_constant_yes_scores_as_theory_says(held_out: Path) -> None:
+    """MME asks of each picture one yes and one no: half the questions, no picture. Of POPE's
+    answers a share p is yes: recall 1 and precision p."""
+    questions = read(held_out, "mme")
+    found = BENCHMARKS["mme"].score(questions, {q.question_id: "Yes" for q in questions})
+    assert found["perception"] == 4 * 50.0
+    questions = read(held_out, "pope")
+    share = sum(q.truth == "yes" for q in questions) / len(questions)
+    found = BENCHMARKS["pope"].score(questions, {q.question_id: "Yes" for q in questions})
+    assert found["f1"] == pytest.approx(100 * 2 * share / (1 + share))
+    assert found["accuracy"] == pytest.approx(100 * share) and found["yes_ratio"] == 100.0
+
+
+@pytest.mark.parametrize("name", ["vqav2", "gqa"])
+def test_a_constant_word_gets_its_share_of_open_questions(held_out: Path, name: str) -> None:
+    benchmark, questions = BENCHMARKS[name], read(held_out, name)
+    red = sum(benchmark.expected(q) == "red" for q in questions)
+    assert red > 0
+    found = benchmark.score(questions, {q.question_id: "Red." for q in questions})
+    assert found["accuracy"] == pytest.approx(100 * red / len(questions))
+
+
+@pytest.mark.parametrize("name", FIRST[:-1])
+def test_shuffled_truths_of_the_first_benchmarks_hit_by_chance(held_out: Path, name: str) -> None:
+    """As above; a permutation's standard error is below sqrt(p (1 - p) / n), and 4.5 of them are
+    allowed."""
+    benchmark, questions = BENCHMARKS[name], read(held_out, name)
+    truths = [benchmark.expected(q) for q in questions]
+    chance = sum(count**2 for count in Counter(truths).values()) / len(truths) ** 2
+    random.Random(1).shuffle(truths)
+    pairs = zip(questions, truths, strict=True)
+    right = sum(benchmark.correct(question, truth) for question, truth in pairs)
+    error = 4.5 * (chance * (1 - chance) / len(questions)) ** 0.5
+    assert right / len(questions) == pytest.approx(chance, abs=error)
