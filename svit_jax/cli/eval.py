@@ -40,7 +40,7 @@ def _eval(jobs: Any) -> None:
         )
         runs = on_all_hosts(
             assistant.answerer(options.max_new_tokens),
-            8 * assistant.engine.batch_size,
+            8 * options.batch_size,
             lambda answer_all: evaluate(
                 answer_all,
                 assistant.identity(options.max_new_tokens),

@@ -173,9 +173,6 @@ class _Walk:
         found = exchange(each, operands, self._mesh, computation.users.get(each.name, ()))
         if not found.axes:
             return
-        # A TPU's program has no other reduce-scatter: a sum of which each device keeps its slice.
-        if computation.name.startswith("all-reduce-scatter"):
-            found = dataclasses.replace(found, kind="reduce-scatter", bytes=found.bytes / 2)
         seconds = self._network.seconds(found)
         self.busy[INTERCONNECT] += self._times * seconds
         key = self._count(found)
