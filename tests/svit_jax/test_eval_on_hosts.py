@@ -12,6 +12,7 @@ from svit_jax.cli import main
 from svit_jax.evaluation.benchmark import NoPicture
 
 
+@pytest.mark.slow
 def test_two_hosts_answer_as_one(trained, tiny_data, tmp_path):
     picture = sorted(tiny_data.pictures.rglob("*.jpg"))[0]
     script = str(Path(__file__).with_name("one_eval_host.py"))

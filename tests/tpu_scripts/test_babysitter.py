@@ -43,6 +43,7 @@ def events(stand_in) -> list[str]:
     return [json.loads(line)["event"] for line in log.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_hangs_lost_processes_and_sigterm_are_started_again(stand_in, program, capsys):
     program(75, 76, 143, 134, 0, train=["--config=c"])
     stand_in.rules(waits=1)
@@ -76,6 +77,7 @@ def test_an_error_of_the_run_itself_is_not_tried_again(stand_in, program, capsys
     assert stand_in.state["nodes"] == {}
 
 
+@pytest.mark.slow
 def test_restarts_hours_and_money_have_limits(stand_in, program, capsys):
     program(*[75] * 9, max_restarts=2)
     assert stand_in.svit("babysit") == 1
@@ -92,6 +94,7 @@ def test_restarts_hours_and_money_have_limits(stand_in, program, capsys):
     assert stand_in.state["nodes"] == {}
 
 
+@pytest.mark.slow
 def test_hosts_that_do_not_answer_cost_a_new_slice(stand_in, program):
     program(0)
     stand_in.rules(fail=[{"match": "job.sh state", "times": 5}])
@@ -106,6 +109,7 @@ def test_a_slice_that_is_to_be_kept_is_kept(stand_in, program, capsys):
     assert "RUNNING NOW: svit (" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_second_babysitter_takes_over(stand_in, program):
     """It is told nothing but the settings: the job that runs is not started again."""
     program(-1)

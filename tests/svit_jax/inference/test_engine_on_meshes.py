@@ -48,7 +48,7 @@ def on_one(model, prompts):
 @pytest.mark.parametrize(
     "mesh, batch_size, rows",
     [
-        (MeshConfig(fsdp=4, tensor=2), 8, 8),
+        pytest.param(MeshConfig(fsdp=4, tensor=2), 8, 8, marks=pytest.mark.slow),
         # Rows are as many as the mesh divides; pictures lie where rows do.
         (MeshConfig(fsdp=1, tensor=4, sequence=2), 1, 2),
     ],

@@ -123,6 +123,7 @@ def test_frozen_parameters_have_no_optimizer_state(single, finetune):
     assert sizes == sorted(2 * [before[name].size for name in trained])
 
 
+@pytest.mark.slow
 def test_lora_step_on_a_mesh_equals_one_device(make_run):
     """With dropout, whose key knows no mesh; the base is in bfloat16 and has no optimizer state."""
     config = make_run("lora", *SHAPE, *OPTIMIZER, "model.lora.rank=4", "model.lora.dropout=0.3")
