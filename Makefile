@@ -27,7 +27,8 @@ beam-test:
 # In one of its own too: where libtpu is installed, JAX looks for TPUs whenever it starts.
 tpu-test:
 	@$(PYTHON) .ci/environment.py .venv-plan --extra test plan
-	@JAX_PLATFORMS=cpu .venv-plan/bin/python -m pytest -q -m slow tests/svit_jax/training/test_step_for_tpu.py
+	@JAX_PLATFORMS=cpu .venv-plan/bin/python -m pytest -q -m slow \
+	    tests/svit_jax/training/test_step_for_tpu.py tests/svit_jax/planning/test_plan_for_tpu.py
 
 lint: test-environment
 	@$(BIN)/ruff check .

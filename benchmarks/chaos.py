@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -64,8 +65,22 @@ def make_inputs(folder: Path) -> None:
     train_tokenizer(training_texts(dialogues), folder / "tokenizer.model", 400)
 
 
-def run_in_phases(workdir: Path) -> None:
-    """Trains in this process, and keeps in a file beside the workdir where it stands."""
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """When a run dies: `delay` seconds after it got into the phase, at the step or later."""
+
+    phase: str
+    step: int
+    delay: float
+
+    def is_here(self, phase: str, step: int) -> bool:
+        return phase == self.phase and (phase in ("compile", "restore") or step >= self.step)
+
+
+def run_in_phases(workdir: Path, moment: Moment | None) -> None:
+    """Trains in this process, and keeps in a file beside the workdir where it stands.
+
+    It kills itself: on a busy machine another process would often come too late."""
     inputs = workdir.parent / "inputs"
     data = f"data.train={inputs / 'data'}", f"data.tokenizer={inputs / 'tokenizer.model'}"
     config = run_config(load_config(f"{CONFIG}:tiny", [*data, *SETTINGS]))
@@ -75,7 +90,11 @@ def run_in_phases(workdir: Path) -> None:
     step = 0
 
     def note(name: str) -> None:
+        nonlocal moment
         os.pwrite(phase, f"{name} {step}".ljust(32).encode(), 0)
+        if moment and moment.is_here(name, step):
+            threading.Timer(moment.delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            moment = None
 
     true_timing, true_restore = Stopwatch.timing, loop.restore_newest
     names = {"hook": "evaluation", "checkpoint": "save", "data": "step"}
@@ -113,11 +132,12 @@ class Run:
 
     workdir: Path
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, *options: str) -> int:
+        """Runs until it ends; returns its exit code."""
         phase_file(self.workdir).write_text("start 0")
         command = [sys.executable, "-X", "faulthandler", __file__, "--train", str(self.workdir)]
         with self.workdir.with_suffix(".log").open("a") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log)
+            return subprocess.run([*command, *options], stdout=log, stderr=log).returncode
 
     def phase(self) -> tuple[str, int]:
         """Where the run stands; a checkpoint that is being written counts before what goes on."""
@@ -125,34 +145,24 @@ class Run:
         writing = any((self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"))
         return ("save" if writing else name), int(step)
 
-    def kill(self, aim: str, step: int, delay: float) -> dict[str, Any]:
-        """Kills the run `delay` seconds after it got into the phase, at the step or later, and says
-        what was hit; "nothing" where the run ended before that."""
-        process = self.start()
+    def kill(self, moment: Moment) -> dict[str, Any]:
+        """Runs until the moment, and says what was hit; "nothing" where the run ended before."""
         begun = time.monotonic()
-        early = aim in ("compile", "restore")
-        while process.poll() is None:
-            found, at = self.phase()
-            if found == aim and (early or at >= step):
-                time.sleep(delay)
-                process.kill()
-                break
-            time.sleep(0.001)
-        ended = process.wait()
+        ended = self.start("--kill", json.dumps(dataclasses.astuple(moment)))
         hit, at = self.phase()
         if ended != -signal.SIGKILL:
             hit = f"nothing: it ended with {ended}"
         seconds = round(time.monotonic() - begun, 1)
-        return {"aimed_at": aim, "hit": hit, "step": at, "after_seconds": seconds}
+        return {"aimed_at": moment.phase, "hit": hit, "step": at, "after_seconds": seconds}
 
     def finish(self) -> None:
-        if self.start().wait():
+        if self.start():
             raise SystemExit(f"a run failed; see {self.workdir.with_suffix('.log')}")
 
 
-def moments(kills: int, seed: int) -> Iterator[tuple[str, int, float]]:
-    """(phase, step, delay) of each kill: each phase as often, in random order, and steps that rise
-    so that the run gets on. The first kill is of a compilation that no cache holds yet."""
+def moments(kills: int, seed: int) -> Iterator[Moment]:
+    """The moment of each kill: each phase as often, in random order, and steps that rise so that
+    the run gets on. The first kill is of a compilation that no cache holds yet."""
     drawn = random.Random(f"chaos/{seed}")
     aims = [PHASES[n % len(PHASES)] for n in range(kills)]
     drawn.shuffle(aims)
@@ -160,7 +170,7 @@ def moments(kills: int, seed: int) -> Iterator[tuple[str, int, float]]:
     steps = sorted(drawn.sample(range(5, STEPS - 10), kills))
     longest = {"compile": 1.0, "restore": 0.05, "step": 0.01, "save": 0.03, "evaluation": 0.005}
     for aim, step in zip(aims, steps, strict=True):
-        yield aim, step, drawn.uniform(0, longest[aim])
+        yield Moment(aim, step, drawn.uniform(0, longest[aim]))
 
 
 def same_bits(one: Path, other: Path) -> dict[str, Any]:
@@ -185,17 +195,18 @@ def main() -> None:
     parser.add_argument("--workdir", help="where the two runs stay, `whole` and `killed`")
     parser.add_argument("--out", help="folder of chaos.json")
     parser.add_argument("--train", help=argparse.SUPPRESS)
+    parser.add_argument("--kill", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.train:
-        return run_in_phases(Path(options.train))
+        return run_in_phases(Path(options.train), options.kill and Moment(*options.kill))
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
         root = Path(options.workdir or scratch)
         make_inputs(root / "inputs")
         killed, whole = Run(root / "killed"), Run(root / "whole")
         log = []
-        for aim, step, delay in moments(options.kills, options.seed):
-            log.append(killed.kill(aim, step, delay))
+        for moment in moments(options.kills, options.seed):
+            log.append(killed.kill(moment))
             print(json.dumps(log[-1]), flush=True)
         killed.finish()
         whole.finish()

@@ -49,7 +49,7 @@ from svit_jax.training.step import compile_step
 
 TRAINABLE = ("projector/.*", "decoder/.*")
 RATE = 1e-4
-WORDS, ANSWER, CHUNK = 192, 48, 64
+WORDS, ANSWER, CHUNK = 192, 48, 32
 OPTIONS: tuple[str, ...] = ()
 Step = Callable[[], float]
 

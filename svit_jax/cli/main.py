@@ -7,6 +7,7 @@ from typing import Any
 from svit_jax.cli.convert import convert_job
 from svit_jax.cli.data import data_jobs
 from svit_jax.cli.job import add_job, ending, show
+from svit_jax.cli.plan import plan_job
 from svit_jax.cli.train import train_job
 
 _BENCHMARKS = (
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
     given = all(text.startswith("--") and "." in text.partition("=")[0] for text in rest)
-    if rest and (options.job != "train" or not given):
+    if rest and (options.job not in ("train", "plan") or not given):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     options.overrides = [text.removeprefix("--") for text in rest]
     try:
@@ -44,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     data_jobs(jobs)
     convert_job(jobs)
     train_job(jobs)
+    plan_job(jobs)
     _eval(jobs)
     _score(jobs)
     _chat(jobs)

@@ -10,9 +10,11 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from svit_jax.models import attention_gpu, attention_splash
+from svit_jax.models.remat import ATTENTION
 from svit_jax.sharding.rules import Logical, Placement, placement
 
 Backend = Literal["auto", "xla", "splash", "gpu"]
@@ -46,6 +48,9 @@ def attention(
 ) -> Float[Array, "B T N H"]:
     """Scaled dot-product attention with grouped keys (N a multiple of K); softmax in float32.
 
+    Each backend names its result for `models.remat`, once: a kernel that keeps it for its own
+    backward pass would be kept twice if the caller named it too.
+
     A mask, which decoding with a cache gives, is always XLA's. Raises UserError where the backend
     that is asked for by name can't run here.
     """
@@ -54,7 +59,7 @@ def attention(
     if kernel is None:
         mask = packed_mask(seen.segment_ids) if isinstance(seen, Packed) else seen
         mask = None if mask is None else mask[:, None]
-        return jax.nn.dot_product_attention(q, k, v, mask=mask)
+        return checkpoint_name(jax.nn.dot_product_attention(q, k, v, mask=mask), ATTENTION)
     rows, length = q.shape[:2]
     causal = isinstance(seen, Packed)
     segments = seen.segment_ids if isinstance(seen, Packed) else jnp.ones((rows, length), jnp.int32)

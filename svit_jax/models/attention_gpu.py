@@ -5,9 +5,11 @@
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from svit_jax.models.remat import ATTENTION
 from svit_jax.sharding.rules import Placement
 
 Queries = Float[Array, "B T N H"] | jax.ShapeDtypeStruct
@@ -47,7 +49,8 @@ def fused(
 
     def local(q: Array, k: Array, v: Array, segments: Array) -> Array:
         k, v = (jnp.repeat(x, group, axis=2) for x in (k, v))
-        return mha(q, k, v, segments, sm_scale=scale, causal=causal, interpret=interpret)
+        out = mha(q, k, v, segments, sm_scale=scale, causal=causal, interpret=interpret)
+        return checkpoint_name(out, ATTENTION)
 
     if place.mesh is None:
         return local(q, k, v, segments)

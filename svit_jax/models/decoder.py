@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from svit_jax.models.attention import Backend, Seen, attention
 from svit_jax.models.parameters import normal, ones
-from svit_jax.models.remat import ATTENTION, QKV, Remat, rematerialised
+from svit_jax.models.remat import QKV, Remat, rematerialised
 from svit_jax.sharding import shard
 
 
@@ -134,13 +134,20 @@ class DecoderBlock(nnx.Module):
             k, v = cache
         q = shard(q, "batch", "length", "act_heads", None)
         q, k, v = (checkpoint_name(array, QKV) for array in (q, k, v))
-        y = checkpoint_name(attention(q, k, v, seen, backend), ATTENTION)
+        y = attention(q, k, v, seen, backend)
         x = x + self.project("o", y, dropout)
         y = self.mlp_norm(x)
         gate, up = (self.project(name, y, dropout) for name in ("gate", "up"))
         y = shard(jax.nn.silu(gate) * up, "batch", "length", "act_mlp")
         x = x + self.project("down", y, dropout)
         return shard(x, "batch", "length", "act_embed"), cache
+
+
+def unembed(kernel: Float[Array, "V D"], hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    """Float32 logits of final hidden states."""
+    kernel = kernel.astype(hidden.dtype)
+    logits = jnp.einsum("BTD,VD->BTV", hidden, kernel, preferred_element_type=jnp.float32)
+    return shard(logits, "batch", "length", "act_vocab")
 
 
 class Decoder(nnx.Module):
@@ -184,9 +191,7 @@ class Decoder(nnx.Module):
 
     def unembed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Float32 logits."""
-        kernel = self.unembedding[...].astype(hidden.dtype)
-        logits = jnp.einsum("BTD,VD->BTV", hidden, kernel, preferred_element_type=jnp.float32)
-        return shard(logits, "batch", "length", "act_vocab")
+        return unembed(self.unembedding[...], hidden)
 
     def empty_cache(self, batch: int, slots: int, dtype: jnp.dtype) -> Cache:
         config = self.config

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, UInt8
 
 from svit_jax.models.attention import TOWER_AXES, Backend, attention
 from svit_jax.models.parameters import normal, ones, zeros
-from svit_jax.models.remat import ATTENTION, QKV, Remat, rematerialised
+from svit_jax.models.remat import QKV, Remat, rematerialised
 from svit_jax.sharding import shard
 
 
@@ -114,7 +114,7 @@ class VisionBlock(nnx.Module):
 
         y = self.norm1(x)
         q, k, v = (checkpoint_name(project(name, y), QKV) for name in ("q", "k", "v"))
-        y = checkpoint_name(attention(q, k, v, None, backend, TOWER_AXES), ATTENTION)
+        y = attention(q, k, v, None, backend, TOWER_AXES)
         x = x + jnp.einsum("IPNH,NHC->IPC", y, self.out[...].astype(dtype))
         x = x + self.out_bias[...].astype(dtype)[None, None]
         y = self.norm2(x)

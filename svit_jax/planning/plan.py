@@ -39,13 +39,15 @@ class Collective:
 class Estimate:
     """The roofline's seconds of one step. `seconds` is the estimate; `limits` are the seconds that
     each resource is busy ("matrix units", "HBM", "interconnect", ...) and `bound` the largest.
-    `tokens_per_second` counts a device's share of the real tokens, and `mfu` model FLOPs."""
+    `tokens_per_second` counts a device's share of the real tokens, and `mfu` model FLOPs.
+    `exposed` are the seconds in which a device does nothing but wait for others."""
 
     seconds: float
     limits: Mapping[str, float]
     bound: str
     tokens_per_second: float
     mfu: float
+    exposed: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

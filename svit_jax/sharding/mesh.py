@@ -65,7 +65,16 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             (shape[0] // len(slices), *shape[1:]), (len(slices), 1, 1, 1), devices=devices
         )
     elif devices[0].platform == "tpu":
-        grid = mesh_utils.create_device_mesh(shape, devices=devices)
+        grid = _torus_mesh(shape, devices)
     else:
         grid = np.asarray(devices).reshape(shape)
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _torus_mesh(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
+    """Each mesh axis along whole dimensions of the torus; where the sizes don't allow that (32 x 8
+    on 16 x 16), along parts of them."""
+    try:
+        return mesh_utils.create_device_mesh(shape, devices=devices)
+    except NotImplementedError:
+        return mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)

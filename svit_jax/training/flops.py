@@ -24,30 +24,13 @@ from collections.abc import Iterable
 import numpy as np
 
 from data_pipeline.loading.plan import PICTURES, TOKENS, Plan
+from svit_jax.chips import find_chip
 from svit_jax.models.decoder import PROJECTIONS
 from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.remat import Remat
 from svit_jax.models.svit import Compute, SvitConfig, abstract_model
 
 Number = int | float
-
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
-"""Dense bfloat16 FLOP/s of a device by the beginning of its `device_kind`: Google's TPU system
-architecture pages, NVIDIA's data sheets (SXM)."""
-
-_SLOWER = ("PCIe", "NVL")
-"""Cards of the same names with other peaks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +82,7 @@ _AGAIN: dict[Remat, tuple[tuple[str, ...], float]] = {
     "qkv": (_AFTER, 0.5),
     "attention": ((*_QKV, *_AFTER), 0.5),
     "full": ((*_QKV, *_AFTER), 1.0),
+    "offload": (_AFTER, 0.5),
 }
 
 
@@ -127,7 +111,7 @@ def step_flops(config: SvitConfig, trainable: frozenset[str], compute: Compute) 
         found = [
             path
             for path, kernel in kernels.items()
-            if kernel in names or (remat == "qkv" and path.endswith("_lora/a"))
+            if kernel in names or (remat in ("qkv", "offload") and path.endswith("_lora/a"))
         ]
         return forward(path for path in found if path not in _LAST_OF_A_BLOCK), pairs
 
@@ -164,8 +148,6 @@ def step_flops(config: SvitConfig, trainable: frozenset[str], compute: Compute) 
         tokens=in_blocks * again_tokens,
         pairs=in_blocks * again_pairs * pair,
         pictures=in_tower * ((patches + 1) * again_patches + again_patch_pairs * tower_pairs),
-        # The loss keeps no logits: the backward pass makes them again (`objective.token_sums`).
-        targets=forward(unembedding),
     )
     return StepFlops(model, model + again)
 
@@ -176,7 +158,5 @@ def _trains(trainable: frozenset[str], *starts: str) -> bool:
 
 def peak_flops(device_kind: str) -> float | None:
     """The peak of one device in bfloat16 FLOP/s; None where its kind is not known."""
-    known = [name for name in PEAK_FLOPS if device_kind.startswith(name)]
-    if not known or any(word in device_kind for word in _SLOWER):
-        return None
-    return PEAK_FLOPS[max(known, key=len)]
+    chip = find_chip(device_kind)
+    return chip.flops if chip else None

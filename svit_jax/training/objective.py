@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from data_pipeline.common.errors import UserError
 from svit_jax.batch import Batch
+from svit_jax.models.decoder import unembed
 from svit_jax.models.svit import Compute, Svit
 
 
@@ -29,7 +30,8 @@ def token_sums(
     """Weighted loss and hits over the targets, `chunk` target positions of each row at a time.
 
     Rows are sorted so that positions with a target come first; a chunk without any is skipped, so
-    the cost follows the number of targets, and [B, chunk, V] is the largest array of logits.
+    the cost follows the number of targets, and [B, chunk, V] is the largest array of logits. The
+    loss has a gradient in hidden states and unembedding; weights are constants.
     """
     length = hidden.shape[1]
     chunk = min(chunk, length)
@@ -46,28 +48,69 @@ def token_sums(
         x = x.reshape(x.shape[0], -1, chunk, *x.shape[2:])
         return jnp.moveaxis(x, 1, 0)
 
-    def score(piece: tuple[Array, Array, Array]) -> Sums:
-        hidden, targets, weights = piece
-        logits = model.decoder.unembed(hidden)
-        picked = jnp.take_along_axis(logits, targets[:, :, None], axis=2)[:, :, 0]
-        loss = jax.nn.logsumexp(logits, axis=-1) - picked
-        hit = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
-        counted = (weights != 0).astype(jnp.float32)
-        return Sums((loss * weights).sum(), weights.sum(), (hit * counted).sum())
+    unembedding = model.decoder.unembedding[...]
+    return _chunked_sums(unembedding, chunks(hidden), chunks(targets), chunks(weights))
 
-    zero = Sums(*(jnp.zeros((), jnp.float32) for _ in Sums._fields))
 
-    def body(total: Sums, piece: tuple[Array, Array, Array]) -> tuple[Sums, None]:
-        # Logits are recomputed in the backward pass: keeping every chunk's would undo the saving.
-        # Around the choice: within, a branch keeps a copy of the unembedding for each chunk.
-        @jax.checkpoint
-        def part(piece: tuple[Array, Array, Array]) -> Sums:
-            return jax.lax.cond(jnp.any(piece[2] != 0), score, lambda piece: zero, piece)
+def _zero() -> Sums:
+    return Sums(*(jnp.zeros((), jnp.float32) for _ in Sums._fields))
 
-        return jax.tree.map(jnp.add, total, part(piece)), None
 
-    total, _ = jax.lax.scan(body, zero, (chunks(hidden), chunks(targets), chunks(weights)))
-    return total
+def _score(unembedding: Array, hidden: Array, targets: Array, weights: Array) -> tuple[Array, Sums]:
+    """The loss of one chunk, and its sums."""
+    logits = unembed(unembedding, hidden)
+    picked = jnp.take_along_axis(logits, targets[:, :, None], axis=2)[:, :, 0]
+    loss = ((jax.nn.logsumexp(logits, axis=-1) - picked) * weights).sum()
+    # Not argmax: of the largest logit the loss has need anyway.
+    hit = (picked == logits.max(axis=-1)) & (weights != 0)
+    return loss, Sums(loss, weights.sum(), hit.astype(jnp.float32).sum())
+
+
+@jax.custom_vjp
+def _chunked_sums(unembedding: Array, *pieces: Array) -> Sums:
+    """The sums over chunks of (hidden states, targets, weights), each stacked [C, B, chunk, ...].
+
+    Its gradient is made with the loss, chunk by chunk, while the chunk's logits are there: they are
+    computed once, and none are kept for the backward pass.
+    """
+
+    def add(total: Sums, piece: tuple[Array, ...]) -> tuple[Sums, None]:
+        def scored(total: Sums) -> Sums:
+            return jax.tree.map(jnp.add, total, _score(unembedding, *piece)[1])
+
+        return jax.lax.cond(jnp.any(piece[2] != 0), scored, lambda total: total, total), None
+
+    return jax.lax.scan(add, _zero(), pieces)[0]
+
+
+def _sums_and_gradients(unembedding: Any, *pieces: Any) -> tuple[Sums, Any]:
+    """The sums, and the loss's gradient in the unembedding and in the hidden states: each in a
+    tuple, which is empty where nothing before it trains."""
+    trains, flows = unembedding.perturbed, pieces[0].perturbed
+    kernel: Array = unembedding.value
+    scored = jax.grad(_score, argnums=(0,) * trains + (1,) * flows, has_aux=True)
+
+    def add(total: Any, piece: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
+        def graded(total: Any) -> tuple[Any, tuple[Array, ...]]:
+            gradients, sums = scored(kernel, *piece)
+            return jax.tree.map(jnp.add, total, (sums, gradients[:trains])), gradients[trains:]
+
+        def skipped(total: Any) -> tuple[Any, tuple[Array, ...]]:
+            return total, (jnp.zeros_like(piece[0]),) * flows
+
+        return jax.lax.cond(jnp.any(piece[2] != 0), graded, skipped, total)
+
+    start = (_zero(), (jnp.zeros_like(kernel),) * trains)
+    (sums, of_kernel), of_hidden = jax.lax.scan(add, start, tuple(x.value for x in pieces))
+    return sums, (of_kernel, of_hidden)
+
+
+def _scaled_gradients(gradients: Any, of_sums: Sums) -> tuple[Array | None, ...]:
+    of_kernel, of_hidden = jax.tree.map(lambda x: (x * of_sums.loss).astype(x.dtype), gradients)
+    return (*(of_kernel or (None,)), *(of_hidden or (None,)), None, None)
+
+
+_chunked_sums.defvjp(_sums_and_gradients, _scaled_gradients, symbolic_zeros=True)
 
 
 def check_groups(rows: int, groups: int) -> None:

@@ -103,6 +103,11 @@ def test_kill_9_at_any_moment_repeats_only_calls_in_flight(
     assert len(list(out.glob("*.json"))) == 5
 
 
+def interruptible() -> None:
+    """What a shell starts with "&" ignores Ctrl-C, and so do its children: also these tests."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_keeps_what_came_and_says_how_to_go_on(
     captioned_scenes: Path, tmp_path: Path
 ) -> None:
@@ -117,7 +122,9 @@ def test_ctrl_c_keeps_what_came_and_says_how_to_go_on(
         options = ["--teacher", "openai", "--model", "m", "--base-url", server.url]
         command = [sys.executable, "-m", "svit_jax.cli", "data", "generate", "--scenes"]
         command += [str(captioned_scenes), "--out", str(out), "--concurrency", "2", *options]
-        child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+        )
         wait_for(lambda: len(server.calls) >= answered_before + 2)
         child.send_signal(signal.SIGINT)
         errors = child.communicate(timeout=50)[1]

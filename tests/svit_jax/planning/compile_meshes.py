@@ -9,7 +9,7 @@ import sys
 import jax
 
 from svit_jax.config import load_config, run_config
-from svit_jax.planning.collectives import count_collectives
+from svit_jax.planning.groups import count_collectives
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
 from svit_jax.training.program import compile_run
 

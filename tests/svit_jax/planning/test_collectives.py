@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from svit_jax.planning.collectives import KINDS, count_collectives
+from svit_jax.planning.groups import KINDS, count_collectives
 
 RECORDED = Path(__file__).with_name("collectives.json")
 RECORDING = "RECORD_COLLECTIVES" in os.environ

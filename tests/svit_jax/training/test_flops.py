@@ -108,7 +108,7 @@ def test_lora_has_no_gradients_of_the_kernels_that_it_stands_beside(projector, r
     assert ALL_OF_IT.times(flops.hardware) == traced_products(config, trainable, compute)
 
 
-@pytest.mark.parametrize("policy", ["full", "attention", "qkv", "dots"])
+@pytest.mark.parametrize("policy", ["full", "attention", "qkv", "dots", "offload"])
 def test_remat_is_hardware_flops_and_no_model_flops(policy):
     config = model_config()
     trainable = trainable_paths((".*",), flat_parameters(abstract_model(config)))

@@ -40,13 +40,18 @@ REDUCED = (
 )
 
 
+def compiled_for(mesh_config, configs, *overrides):
+    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
+    mesh = make_mesh(mesh_config, topology.devices)
+    spec = f"{configs}/svit_v1_5_7b_finetune.py"
+    config = run_config(load_config(spec, (*REDUCED, *overrides)))
+    assert config.compute.attention == "auto"
+    return compile_run(config, 10, mesh)[2]
+
+
 def test_splash_attention_in_the_step(configs, monkeypatch):
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
-    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
-    mesh = make_mesh(MeshConfig(fsdp=2, tensor=2, sequence=2), topology.devices)
-    config = run_config(load_config(f"{configs}/svit_v1_5_7b_finetune.py", REDUCED))
-    assert config.compute.attention == "auto"
-    _, _, step = compile_run(config, 10, mesh)
+    step = compiled_for(MeshConfig(fsdp=2, tensor=2, sequence=2), configs)
     kernels = Counter(re.findall(r"%splash_mha_(\w+)[.\d]* = .*custom-call\(", step.as_text()))
     # The tower is frozen and runs forward alone. The decoder keeps what attention made, so its
     # forward kernel is not run again for the backward pass.
@@ -57,3 +62,13 @@ def test_splash_attention_in_the_step(configs, monkeypatch):
         "dq_segmented_no_residuals": 1,
     }
     assert step.memory_analysis().temp_size_in_bytes > 0
+
+
+def test_what_is_offloaded_lies_in_the_hosts_memory(configs, monkeypatch):
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    small = "data.batch_size=8", "data.pictures_per_row=0", "train.accumulate=1"
+    step = compiled_for(MeshConfig(), configs, *small, "model.compute.remat_decoder=offload")
+    array = 2048 * 512 * 2  # of a device's row of tokens, in bfloat16
+    sums = 2048 * 4 * 4  # the kernel's own, over keys, for each query and head, in float32
+    # Of two layers: the input, queries, keys, values, attention's result.
+    assert step.memory_analysis().host_temp_size_in_bytes == 2 * (5 * array + sums)

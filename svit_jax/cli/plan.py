@@ -1,0 +1,102 @@
+"""`svit plan`: what a config's step would need and cost on a slice that isn't there."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from svit_jax.cli.job import add_job
+
+
+def plan_job(jobs: Any) -> None:
+    job = add_job(
+        jobs,
+        "plan",
+        _run,
+        "compile a config's step for a slice that isn't there: memory, collectives, step time",
+        "svit plan --config configs/svit_v1_5_13b_finetune.py:v5e --topology v5e:16x16",
+    )
+    job.usage = (
+        "svit plan --config FILE --topology NAME [--mesh AXIS=SIZE,...] [--section.key=value ...]"
+    )
+    job.set_defaults(job_parser=job)
+    job.add_argument("--config", help="config file, with :argument if it takes one")
+    job.add_argument(
+        "--topology", help="v5e:16x16, v4:4x4x4, 2xv6e:16x16 (two slices), v5p-128, h100:8, ..."
+    )
+    job.add_argument("--slices", type=int, default=1, help="how many slices of that topology")
+    job.add_argument("--mesh", default="", help="in place of the config's: fsdp=64,tensor=4")
+    job.add_argument("--save", metavar="FILE", help="keep the plan as JSON, for --diff")
+    job.add_argument("--hlo", metavar="FILE", default="", help="keep the compiled program's text")
+    job.add_argument(
+        "--diff", nargs=2, metavar=("A", "B"), help="what changed between two saved plans"
+    )
+    job.add_argument("--explain", action="store_true", help="what the words of a plan mean")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from svit_jax.planning import words
+
+    if options.explain:
+        print(words.EXPLAINED)
+    if options.diff:
+        return _diff(options)
+    if options.explain and not options.config:
+        return
+    missing = [f"--{name}" for name in ("config", "topology") if not getattr(options, name)]
+    if missing:
+        options.job_parser.error(f"the following arguments are required: {', '.join(missing)}")
+    _plan(options)
+
+
+def _diff(options: argparse.Namespace) -> None:
+    from data_pipeline.common.files import read_json
+    from svit_jax.planning.plan import Plan
+    from svit_jax.planning.words import difference
+
+    before, after = (Plan.from_json(read_json(Path(file), "plan")) for file in options.diff)
+    changes = difference(before, after)
+    if options.json:
+        print(json.dumps(changes))
+    else:
+        print("\n".join(f"{name}: {a} -> {b}" for name, (a, b) in changes.items()) or "no change")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from svit_jax.planning.topology import parse_topology
+
+    place = parse_topology(options.topology, options.slices)
+    if not place.on_tpu and _MARK not in os.environ:
+        sys.exit(_simulated(place.count))
+    os.environ["JAX_PLATFORMS"] = "cpu"  # a TPU or GPU of this machine has no part in it
+    from data_pipeline.common.files import write_json
+    from svit_jax.planner import plan_config
+    from svit_jax.planning.words import described
+
+    plan = plan_config(
+        options.config,
+        options.overrides,
+        options.topology,
+        options.mesh,
+        options.slices,
+        options.hlo,
+        lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    if options.save:
+        write_json(Path(options.save), plan.to_json())
+    print(json.dumps(plan.to_json()) if options.json else described(plan))
+
+
+_MARK = "SVIT_PLAN_SIMULATED"
+
+
+def _simulated(devices: int) -> int:
+    """The same command in a process whose JAX starts with so many simulated devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu", _MARK: "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "svit_jax.cli", *sys.argv[1:]], env=environment
+    ).returncode

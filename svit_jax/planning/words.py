@@ -1,0 +1,120 @@
+"""A plan in words: what `svit plan` prints, what its terms mean, what two plans differ in."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from svit_jax.planning.plan import Plan
+
+EXPLAINED = """\
+mesh         The devices as a grid. `fsdp` splits weights and rows, `tensor` heads and MLPs,
+             `sequence` tokens, `replica` rows alone. A device holds its share and asks others for
+             the rest.
+collective   Devices exchange pieces: all-gather (all get the whole), reduce-scatter (each gets its
+             share of a sum), all-reduce (all get the sum), all-to-all, collective-permute (to a
+             neighbour). `overlapped`: while other work goes on.
+ICI, DCN     The links between chips of a slice; the slower network between slices.
+memory       What one device needs at a time: weights, optimizer state, the batch, and temporaries
+             (activations kept for the backward pass, gradients, gathered weights).
+remat        Activations are computed again in the backward pass, in place of being kept: less
+             memory, more FLOPs.
+FLOPs        Operations on numbers. `model` is what the mathematics asks for, `hardware` what the
+             program does: what is computed again and padding included.
+MFU          Model FLOPs utilisation: model FLOPs a second over the chip's peak.
+roofline     A step can't be faster than its busiest resource: matrix units, HBM (the chip's memory)
+             or the interconnect. `exposed` is time in which a device only waits for others.
+samples      Dialogues a step. The paper's stage 2 takes 128; another number is another recipe."""
+
+_GIB = 2**30
+
+
+def described(plan: Plan) -> str:
+    """The plan as a page of text."""
+    memory, estimate, work = plan.memory, plan.estimate, plan.work
+    axes = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items() if size > 1)
+    slack = (memory.capacity - memory.total) / _GIB
+    lines = [
+        f"{plan.config} on {plan.topology}: {plan.devices} x {plan.device_kind}, mesh "
+        f"{axes or 'of one device'}",
+        f"a step: {work['rows']:g} rows of {work['row_length']:g} tokens "
+        f"({plan.choices['rows_per_device']:g} a device at a time, {work['accumulate']:g} times), "
+        f"about {work['samples']:.0f} samples, {work['tokens']:,.0f} real tokens",
+        "",
+        f"memory a device: {memory.total / _GIB:.2f} of {memory.capacity / _GIB:.2f} GiB: "
+        + (f"fits, {slack:.2f} to spare" if memory.fits else f"{-slack:.2f} GiB too much"),
+        *_table(
+            (name, f"{size / _GIB:.3f} GiB")
+            for name, size in sorted(memory.parts.items(), key=lambda part: -part[1])
+        ),
+        "",
+        "collectives a device and step:",
+        *_table(
+            [
+                ("kind", "axes", "network", "count", "GB sent", "overlapped"),
+                *(
+                    (
+                        row.kind,
+                        "+".join(row.axes),
+                        row.network,
+                        str(row.count),
+                        f"{row.bytes / 1e9:.3f}",
+                        str(row.overlapped),
+                    )
+                    for row in plan.collectives
+                ),
+            ]
+        ),
+        "",
+        f"FLOPs a device: model {plan.flops['model'] / 1e12:.2f} T, hardware "
+        f"{plan.flops['hardware'] / 1e12:.2f} T",
+        f"estimate: {estimate.seconds:.3f} s a step, bound by {estimate.bound}; "
+        f"{estimate.tokens_per_second:,.0f} tokens/s a device, "
+        f"{work['samples'] / estimate.seconds:.1f} samples/s, MFU {estimate.mfu:.1%}",
+        *_table(
+            [
+                *(
+                    (f"{name} busy", f"{seconds:.3f} s")
+                    for name, seconds in estimate.limits.items()
+                ),
+                ("waiting for others", f"{estimate.exposed:.3f} s"),
+            ]
+        ),
+        "",
+        *(f"differs from the paper's recipe: {text}" for text in plan.departures),
+    ]
+    if "libtpu" not in plan.versions:
+        lines.append(
+            "less exact: compiled for simulated devices, so partitioning and collectives are those "
+            "of XLA's CPU compiler, memory is rough, and a GPU's own compiler would do better."
+        )
+    versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
+    lines.append(f"compiled in {plan.compile_seconds:.0f} s with {versions}")
+    return "\n".join(lines)
+
+
+def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def difference(before: Plan, after: Plan) -> dict[str, tuple[Any, Any]]:
+    """What changed, by name: the value in each. Times of compiling are left out."""
+    old, new = _flat(before.to_json()), _flat(after.to_json())
+    names = [name for name in dict.fromkeys((*old, *new)) if name != "compile_seconds"]
+    return {
+        name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)
+    }
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name == "collectives":
+            for row in value:
+                where = f"collectives.{row['kind']} over {'+'.join(row['axes'])}"
+                found |= {f"{where}.{key}": row[key] for key in ("count", "bytes", "overlapped")}
+        elif isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
