@@ -19,6 +19,7 @@ FIRST_GUESS = 4 * GIB
 """What a child is taken to need until the first has ended."""
 
 _LONGEST_REASON = 300
+_OWN = re.compile(r"^svit: (.+)", re.M)
 # The message after a traceback: "some.module.Error: text".
 _RAISED = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt|Exit): ?(.+)", re.M)
 
@@ -105,13 +106,13 @@ def _answer(code: int, out: str, errors: str, peak: int) -> Answer:
         if code == -signal.SIGKILL:
             reason += ", perhaps because the machine ran out of memory: try --jobs 1"
         return Answer(None, reason, peak, final=False)
-    return Answer(None, _reason(errors) or f"the planner ended with {code}", peak)
+    own = _OWN.search(errors) is not None  # another error may be the machine's, and pass
+    return Answer(None, _reason(errors) or f"the planner ended with {code}", peak, final=own)
 
 
 def _reason(errors: str) -> str:
     """The error in what a program wrote: the command line's own sentence, or the exception's."""
-    own = re.findall(r"^svit: (.+)", errors, re.M)
-    found = own or _RAISED.findall(errors) or errors.strip().splitlines()
+    found = _OWN.findall(errors) or _RAISED.findall(errors) or errors.strip().splitlines()
     reason = found[-1].strip() if found else ""
     return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}..."
 

@@ -171,7 +171,7 @@ def table_text(sweep: Sweep, top: int) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines] if planned else []
     if len(planned) > top:
-        text.append(f"{len(planned) - top} more plans; --top, --csv, --json and --html show them")
+        text.append(f"{len(planned) - top} more plans; --top, --csv and --json show them")
     text += [f"{MARK} not the paper's recipe: {each}" for each in sweep.departures()]
     text += [summary(sweep)]
     text += _reasons("failed", sweep.reasons(skipped=False))
