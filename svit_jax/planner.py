@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import AbstractMesh
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import write_text
+from svit_jax.batch import LOGICAL, batch_shapes
 from svit_jax.config import load_config, run_config
 from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.svit import abstract_model
@@ -20,11 +22,14 @@ from svit_jax.planning.network import Network
 from svit_jax.planning.plan import Estimate, Plan
 from svit_jax.planning.roofline import Schedule, walk
 from svit_jax.planning.topology import Topology, libtpu_version, parse_topology, topology_devices
-from svit_jax.sharding.mesh import MESH_AXES, make_mesh
+from svit_jax.sharding.mesh import MESH_AXES, REPLICA, check_slices, make_mesh
+from svit_jax.sharding.rules import parts, tree_shardings
+from svit_jax.training.accumulation import check_split
 from svit_jax.training.flops import StepFlops, Work, step_flops
 from svit_jax.training.inputs import PAPER_SAMPLES
+from svit_jax.training.objective import check_groups
 from svit_jax.training.optimizer import trainable_paths
-from svit_jax.training.program import compile_run
+from svit_jax.training.program import compile_run, plan_run
 from svit_jax.training.settings import RunConfig
 
 # Of SVIT-mix-665K, since a plan reads no data (benchmarks/results/packing.json): tokens and
@@ -93,6 +98,22 @@ def plan_config(
         compile_seconds=round(seconds, 1),
         versions=_versions(place),
     )
+
+
+def check_state(config: RunConfig, mesh: AbstractMesh, slices: int) -> None:
+    """Raises UserError where the trainer would refuse the mesh; nothing is compiled."""
+    check_slices(mesh.shape[REPLICA], slices)
+    plan_run(config, _STEPS, mesh)
+
+
+def check_batch(config: RunConfig, mesh: AbstractMesh) -> None:
+    """Raises UserError where a step's rows can't be cut as the config and the mesh want it."""
+    data, rules = config.data, config.rules
+    check_split(data.batch_size, config.train.accumulate, parts(mesh, rules.batch))
+    check_groups(data.batch_size, config.train.loss_groups)
+    image_size = config.model.vision.image_size
+    shapes = batch_shapes(data.batch_size, data.row_length, data.pictures_per_row, image_size)
+    tree_shardings(mesh, rules, shapes, LOGICAL)
 
 
 def mesh_overrides(mesh: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from svit_jax.cli.job import add_job
+from svit_jax.cli.sweep import add_sweep_options, sweep
 
 
 def plan_job(jobs: Any) -> None:
@@ -20,12 +21,16 @@ def plan_job(jobs: Any) -> None:
         "svit plan --config configs/svit_v1_5_13b_finetune.py:v5e --topology v5e:16x16",
     )
     job.usage = (
-        "svit plan --config FILE --topology NAME [--mesh AXIS=SIZE,...] [--section.key=value ...]"
+        "svit plan --config FILE --topology NAME [--mesh AXIS=SIZE,...] [--section.key=value ...]\n"
+        "       svit plan --config FILE ... --topology NAME ... --sweep | --find-best"
     )
     job.set_defaults(job_parser=job)
-    job.add_argument("--config", help="config file, with :argument if it takes one")
+    job.add_argument("--config", nargs="+", help="config file, with :argument if it takes one")
     job.add_argument(
-        "--topology", help="v5e:16x16, v4:4x4x4, 2xv6e:16x16 (two slices), v5p-128, h100:8, ..."
+        "--topology",
+        nargs="+",
+        metavar="NAME",
+        help="v5e:16x16, v4:4x4x4, 2xv6e:16x16 (two slices), v5p-128, h100:8, ...",
     )
     job.add_argument("--slices", type=int, default=1, help="how many slices of that topology")
     job.add_argument("--mesh", default="", help="in place of the config's: fsdp=64,tensor=4")
@@ -35,6 +40,7 @@ def plan_job(jobs: Any) -> None:
         "--diff", nargs=2, metavar=("A", "B"), help="what changed between two saved plans"
     )
     job.add_argument("--explain", action="store_true", help="what the words of a plan mean")
+    add_sweep_options(job)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -49,7 +55,12 @@ def _run(options: argparse.Namespace) -> None:
     missing = [f"--{name}" for name in ("config", "topology") if not getattr(options, name)]
     if missing:
         options.job_parser.error(f"the following arguments are required: {', '.join(missing)}")
-    _plan(options)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # a TPU or GPU of this machine has no part in it
+    if options.sweep or options.find_best:
+        return sweep(options)
+    if len(options.config) > 1 or len(options.topology) > 1:
+        options.job_parser.error("several configs or topologies are for --sweep or --find-best")
+    _plan(options, options.config[0], options.topology[0])
 
 
 def _diff(options: argparse.Namespace) -> None:
@@ -65,21 +76,20 @@ def _diff(options: argparse.Namespace) -> None:
         print("\n".join(f"{name}: {a} -> {b}" for name, (a, b) in changes.items()) or "no change")
 
 
-def _plan(options: argparse.Namespace) -> None:
+def _plan(options: argparse.Namespace, config: str, topology: str) -> None:
     from svit_jax.planning.topology import parse_topology
 
-    place = parse_topology(options.topology, options.slices)
+    place = parse_topology(topology, options.slices)
     if not place.on_tpu and _MARK not in os.environ:
         sys.exit(_simulated(place.count))
-    os.environ["JAX_PLATFORMS"] = "cpu"  # a TPU or GPU of this machine has no part in it
     from data_pipeline.common.files import write_json
     from svit_jax.planner import plan_config
     from svit_jax.planning.words import described
 
     plan = plan_config(
-        options.config,
+        config,
         options.overrides,
-        options.topology,
+        topology,
         options.mesh,
         options.slices,
         options.hlo,

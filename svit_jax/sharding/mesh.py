@@ -64,6 +64,15 @@ def resolve_shape(config: MeshConfig, device_count: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def check_slices(replica: int, slices: int) -> None:
+    """Raises UserError where the slices of a job cannot lie along `replica`."""
+    if replica % slices:
+        raise UserError(
+            f"mesh.replica={replica} is no multiple of the job's {slices} slices; "
+            f"set mesh.replica to {slices}."
+        )
+
+
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh over `devices` (all of them by default). Slices of a multi-slice job lie along
     `replica`, so that only gradients cross the data-centre network."""
@@ -71,11 +80,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     shape = resolve_shape(config, len(devices))
     slices = {getattr(device, "slice_index", 0) for device in devices}
     if len(slices) > 1:
-        if shape[0] % len(slices):
-            raise UserError(
-                f"mesh.replica={shape[0]} is no multiple of the job's {len(slices)} slices; "
-                f"set mesh.replica to {len(slices)}."
-            )
+        check_slices(shape[0], len(slices))
         grid = mesh_utils.create_hybrid_device_mesh(
             (shape[0] // len(slices), *shape[1:]), (len(slices), 1, 1, 1), devices=devices
         )
