@@ -73,6 +73,14 @@ def _install(found: Slice, options: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(found: Slice, options: argparse.Namespace) -> int:
+    """look at every host before training: versions, chips, network, storage, config"""
+    found.install()
+    said, well = found.doctor()
+    print(said)
+    return 0 if well else 1
+
+
 def _start(found: Slice, options: argparse.Namespace) -> int:
     """start training on all hosts, or go on with it"""
     found.install()
@@ -144,6 +152,7 @@ def _babysit(found: Slice, options: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[Slice, argparse.Namespace], int]] = {
     "create": _create,
     "install": _install,
+    "doctor": _doctor,
     "start": _start,
     "status": _status,
     "watch": _watch,

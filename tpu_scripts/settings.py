@@ -107,6 +107,18 @@ class Settings:
         workdir = f"--workdir={self.run_folder}"
         return (self.python, "-m", "svit_jax.cli", "train", workdir, *self.train)
 
+    @property
+    def doctor(self) -> tuple[str, ...]:
+        """What looks at every host before that, in the same folder: of `train` it knows the config
+        and its keys alone."""
+        workdir = f"--workdir={self.run_folder}"
+        devices = f"--devices={self.accelerator.chips * self.slices}"
+        given = [text for text in self.train if re.match(r"--(config=|\w+\.)", text)]
+        if "--config" in self.train[:-1]:
+            place = self.train.index("--config")
+            given = [*self.train[place : place + 2], *given]
+        return (self.python, "-m", "svit_jax.cli", "doctor", workdir, devices, *given)
+
 
 def read_settings(path: str | Path) -> Settings:
     """The settings of a TOML file. Raises UserError for a key that is unknown, missing or of

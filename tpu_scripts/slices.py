@@ -149,6 +149,25 @@ class Slice:
         command = shlex.join(self.settings.command)
         self.cloud.everywhere(f"cd {_CODE} && bash tpu_scripts/host/job.sh start {command}")
 
+    def doctor(self) -> tuple[str, bool]:
+        """What `svit doctor` says on all hosts at once, what several say once, and whether all is
+        well. Raises UserError while the job runs, for it has the chips."""
+        if not self.cloud.dry_run and any(job.state == "running" for job in self.jobs()):
+            raise UserError(
+                f"{self.settings.name} is training, and that has the chips; stop it first."
+            )
+        command = shlex.join(self.settings.doctor)
+        # Each host's words at once, at its end: the hosts' lines would mix.
+        said = self.cloud.everywhere(
+            f"said=$(cd {_CODE} && {command} 2>&1); code=$?; "
+            'printf "%s\\nsvit-doctor %s\\n" "$said" "$code"'
+        )
+        codes = re.findall(r"^svit-doctor (\d+)$", said, re.M)
+        lines = [line for line in said.splitlines() if not line.startswith("svit-doctor ")]
+        return "\n".join(dict.fromkeys(lines)), self.cloud.dry_run or (
+            codes == ["0"] * self.settings.hosts
+        )
+
     def jobs(self) -> list[HostJob]:
         """What every host says. Raises CloudError where one doesn't answer."""
         answer = self.cloud.everywhere(

@@ -6,6 +6,7 @@ from typing import Any
 
 from svit_jax.cli.convert import convert_job
 from svit_jax.cli.data import data_jobs
+from svit_jax.cli.doctor import doctor_job
 from svit_jax.cli.eval import eval_jobs
 from svit_jax.cli.job import MESH_HELP, add_job, ending
 from svit_jax.cli.plan import plan_job
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
     given = all(text.startswith("--") and "." in text.partition("=")[0] for text in rest)
-    if rest and (options.job not in ("train", "plan") or not given):
+    if rest and (options.job not in ("train", "plan", "doctor") or not given):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     options.overrides = [text.removeprefix("--") for text in rest]
     try:
@@ -43,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     train_job(jobs)
     eval_jobs(jobs)
     plan_job(jobs)
+    doctor_job(jobs)
     _chat(jobs)
     return parser
 

@@ -151,8 +151,31 @@ def test_a_job_is_installed_once_started_once_gathered_and_stopped(stand_in, cap
     assert "RUNNING NOW: svit-1" in said, "stopping the job does not stop the bill"
 
 
+def test_the_doctor_sees_all_hosts_and_one_that_is_ill_is_heard(stand_in, capsys):
+    """It is given the config and its keys, not what is for training alone."""
+    script = "import os, sys, time\nprint('asked', *sys.argv[1:], flush=True)\n"
+    script += "if sys.argv[1] == 'train': time.sleep(300)\n"
+    script += "if os.path.exists(os.path.expanduser('~/ill')): sys.exit('svit: not fit to train')\n"
+    train = ["--config", "c.py:v5e", "--profile-steps=2:3", "--train.steps=4"]
+    settings = {"accelerator_type": "v5litepod-16", "train": train}
+    stand_in.settings(install=stand_in.program(script), **settings)
+    stand_in.rules(hosts=4)
+    assert stand_in.svit("create") == 0
+    assert stand_in.svit("doctor") == 0
+    said = capsys.readouterr().out
+    asked = "doctor --workdir=gs://bucket/svit --devices=16 --config c.py:v5e --train.steps=4"
+    assert said.splitlines().count(f"asked {asked}") == 1
+    (stand_in.host(worker=2) / "ill").touch()
+    assert stand_in.svit("doctor") == 1
+    assert capsys.readouterr().out.count("svit: not fit to train") == 1
+    (stand_in.host(worker=2) / "ill").unlink()
+    assert stand_in.svit("start") == 0
+    assert stand_in.svit("doctor") == 1
+    assert "svit is training, and that has the chips; stop it first" in capsys.readouterr().err
+
+
 def test_dry_runs_print_and_do_nothing(stand_in, capsys):
-    for name in ("create", "install", "start", "status", "logs", "stop", "delete"):
+    for name in ("create", "install", "doctor", "start", "status", "logs", "stop", "delete"):
         assert stand_in.svit("--dry-run", name) == 0
     assert stand_in.svit("--dry-run", "babysit") == 0
     assert stand_in.calls == []
