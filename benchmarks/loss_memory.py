@@ -5,7 +5,8 @@ time, and with plain cross entropy of all logits at once.
 
 Memory is what XLA plans for the step (`memory_analysis`, compiled for this CPU, not run): LoRA on
 one layer of the 7B decoder, its width and vocabulary, 32 text rows of 256 tokens. (Of longer rows
-the largest thing on a CPU is attention's scores, which a TPU's kernel never has.) Time is of the toy model with the 7B's vocabulary; the two in turn, each run a process
+the largest thing on a CPU is attention's scores, which a TPU's kernel never has.) Time is of the
+toy model with the 7B's vocabulary, every sixth token a target; the two in turn, each run a process
 of its own, ratio of medians.
 """
 
