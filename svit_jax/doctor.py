@@ -7,7 +7,6 @@ one would leave them waiting.
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 import time
 import uuid
@@ -26,6 +25,7 @@ from jax.sharding import PartitionSpec as P
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import content_hash, in_bucket
+from data_pipeline.common.storage_speed import timed_read, timed_write
 from data_pipeline.images.transforms import AspectMode, prepare
 from data_pipeline.loading.mixture import Mixture
 from data_pipeline.loading.source import DialogueSource, JoinedSource
@@ -300,8 +300,8 @@ def _look_at_workdir(host: Host, wanted: Wanted) -> None:
     content = np.random.default_rng().bytes(int(wanted.megabytes * _MB))
     with host.noting(f"writing and reading in {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-        host.workdir_write = _write(ours, content)
-        found, host.workdir_read = _read(ours, len(content))
+        host.workdir_write = timed_write(ours, content)
+        found, host.workdir_read = timed_read(ours, len(content))
         if found != content:
             host.problems.append(f"{host.name}: {folder} gives back other bytes than were written.")
     with host.noting("asking for the free disk"):
@@ -328,36 +328,16 @@ def _look_at_data(host: Host, folder: epath.Path, megabytes: int) -> None:
     files = [path for path in folder.iterdir() if not path.is_dir()]
     if not files:
         raise UserError(f"data folder {folder} holds no file; give a dataset's folder.")
-    _, speed = _read(max(files, key=lambda path: path.stat().length), size)
+    _, speed = timed_read(max(files, key=lambda path: path.stat().length), size)
     host.data_read = min(speed, host.data_read or speed)
     probe = folder / f".doctor.{uuid.uuid4().hex[:8]}"
     # Training reads there only: mounts are often read-only, each kind with an error of its own.
     with contextlib.suppress(Exception):
         try:
-            speed = _write(probe, bytes(size))
+            speed = timed_write(probe, bytes(size))
             host.data_write = min(speed, host.data_write or speed)
         finally:
             probe.unlink(missing_ok=True)
-
-
-def _write(path: epath.Path, content: bytes) -> float:
-    start = time.perf_counter()
-    with path.open("wb") as file:
-        file.write(content)
-        if not in_bucket(path):
-            file.flush()
-            os.fsync(file.fileno())
-    return len(content) / _MB / (time.perf_counter() - start)
-
-
-def _read(path: epath.Path, most: int) -> tuple[bytes, float]:
-    """The file's first bytes and MB/s, not out of the system's memory where it can be told so."""
-    with path.open("rb") as file:
-        if not in_bucket(path) and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        start = time.perf_counter()
-        content = file.read(most)
-        return content, len(content) / _MB / (time.perf_counter() - start)
 
 
 def _read_records(

@@ -86,8 +86,8 @@ def test_a_wrong_sum_is_found(monkeypatch, tmp_path):
 
 
 def test_a_workdir_that_gives_back_other_bytes(monkeypatch, tmp_path):
-    read = doctor._read
-    monkeypatch.setattr(doctor, "_read", lambda path, most: (b"x", read(path, most)[1]))
+    read = doctor.timed_read
+    monkeypatch.setattr(doctor, "timed_read", lambda path, most: (b"x", read(path, most)[1]))
     (problem,) = examine(Wanted(str(tmp_path), **QUICK)).problems
     assert "gives back other bytes than were written" in problem
 
