@@ -147,4 +147,5 @@ def test_training_ends_with_the_same_bits_whatever_is_taken_away(stand_in, tmp_p
     found = same_bits(taken, whole)
     assert found["parameters_identical"] and found["log_identical"] and found["last_step"] == 60
     goodput = json.loads((taken / "goodput.json").read_text())
-    assert goodput["starts"] == 4
+    # A slice may be taken away before its training has begun.
+    assert 1 < goodput["starts"] <= 4
