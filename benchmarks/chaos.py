@@ -2,14 +2,15 @@
 
     python benchmarks/chaos.py --out benchmarks/results
 
-Each kill is aimed at a phase: compiling, restoring, a step, a checkpoint being written in the
-background, an evaluation. The log says which phase each kill hit, and whether both runs ended with
-the same bits.
+Each kill is aimed at a phase: compiling, restoring, a step, a checkpoint that is saved, an
+evaluation. The log says which phase each kill hit, whether a checkpoint was being written in the
+background then, and whether both runs ended with the same bits.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -93,7 +94,9 @@ def run_in_phases(workdir: Path, moment: Moment | None) -> None:
         nonlocal moment
         os.pwrite(phase, f"{name} {step}".ljust(32).encode(), 0)
         if moment and moment.is_here(name, step):
-            threading.Timer(moment.delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            die = functools.partial(os.kill, os.getpid(), signal.SIGKILL)
+            # A timer may come late where the machine is busy, and find the next phase.
+            threading.Timer(moment.delay, die).start() if moment.delay else die()
             moment = None
 
     true_timing, true_restore = Stopwatch.timing, loop.restore_newest
@@ -140,10 +143,12 @@ class Run:
             return subprocess.run([*command, *options], stdout=log, stderr=log).returncode
 
     def phase(self) -> tuple[str, int]:
-        """Where the run stands; a checkpoint that is being written counts before what goes on."""
+        """The phase that the run is in, and its step."""
         name, step = phase_file(self.workdir).read_text().split()
-        writing = any((self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"))
-        return ("save" if writing else name), int(step)
+        return name, int(step)
+
+    def writes_checkpoint(self) -> bool:
+        return any((self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"))
 
     def kill(self, moment: Moment) -> dict[str, Any]:
         """Runs until the moment, and says what was hit; "nothing" where the run ended before."""
@@ -153,7 +158,13 @@ class Run:
         if ended != -signal.SIGKILL:
             hit = f"nothing: it ended with {ended}"
         seconds = round(time.monotonic() - begun, 1)
-        return {"aimed_at": moment.phase, "hit": hit, "step": at, "after_seconds": seconds}
+        return {
+            "aimed_at": moment.phase,
+            "hit": hit,
+            "checkpoint_half_written": self.writes_checkpoint(),
+            "step": at,
+            "after_seconds": seconds,
+        }
 
     def finish(self) -> None:
         if self.start():
@@ -162,15 +173,16 @@ class Run:
 
 def moments(kills: int, seed: int) -> Iterator[Moment]:
     """The moment of each kill: each phase as often, in random order, and steps that rise so that
-    the run gets on. The first kill is of a compilation that no cache holds yet."""
+    the run gets on. The first kill is of a compilation that no cache holds yet. A phase's first
+    kill comes as it begins, the others after a while."""
     drawn = random.Random(f"chaos/{seed}")
     aims = [PHASES[n % len(PHASES)] for n in range(kills)]
     drawn.shuffle(aims)
     aims.insert(0, aims.pop(aims.index("compile")))
     steps = sorted(drawn.sample(range(5, STEPS - 10), kills))
     longest = {"compile": 1.0, "restore": 0.05, "step": 0.01, "save": 0.03, "evaluation": 0.005}
-    for aim, step in zip(aims, steps, strict=True):
-        yield Moment(aim, step, drawn.uniform(0, longest[aim]))
+    for n, (aim, step) in enumerate(zip(aims, steps, strict=True)):
+        yield Moment(aim, step, drawn.uniform(0, longest[aim]) if aim in aims[:n] else 0)
 
 
 def same_bits(one: Path, other: Path) -> dict[str, Any]:
@@ -214,6 +226,7 @@ def main() -> None:
             "steps": STEPS,
             "kills": log,
             "hits": dict(Counter(kill["hit"] for kill in log)),
+            "checkpoints_half_written": sum(kill["checkpoint_half_written"] for kill in log),
             **same_bits(killed.workdir, whole.workdir),
             **machine(),
         }

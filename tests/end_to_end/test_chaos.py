@@ -38,6 +38,7 @@ def test_killed_at_random_moments_ends_as_if_never_interrupted(tmp_path):
     assert len(hits) == KILLS
     assert not [hit for hit in hits if hit.startswith("nothing")]
     assert {"compile", "restore", "step", "save", "evaluation"} <= set(hits)
+    assert any(kill["checkpoint_half_written"] for kill in kills)
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert [row["step"] for row in logged(whole)] == list(range(1, STEPS + 1))
