@@ -82,7 +82,7 @@ class Engine:
         self.parameters = dict(parameters)
         self.eos_id, self.max_length = eos_id, max_length
         self.batch_size = -(-batch_size // parts) * parts
-        self._mesh, self._rules = mesh, rules
+        self.mesh, self.rules = mesh, rules
         self.programs = Programs(config, compute, mesh, rules, eos_id, self.batch_size)
 
     def stream(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt8
 
-from svit_jax.inference.sampler import Settings, log_probability, pick
+from svit_jax.inference.sampler import GREEDY, Settings, log_probability, pick
 from svit_jax.models.attention import Packed, cache_mask
 from svit_jax.models.decoder import Cache
 from svit_jax.models.parameters import with_parameters
@@ -26,12 +26,12 @@ CHUNK = 32
 
 class Prompts(NamedTuple):
     """Right-padded rows of one bucket. vision_index: m * P + p where patch p of a row's picture m
-    goes, -1 for text."""
+    goes, -1 for text. pictures: M of each row, or what `Programs.features` made of them."""
 
     tokens: Int32[Array, "B T"]
     lengths: Int32[Array, "B"]
     vision_index: Int32[Array, "B T"]
-    images: UInt8[Array, "B M Y X 3"]
+    pictures: UInt8[Array, "B M Y X 3"] | Float[Array, "B MP D"]
 
 
 class State(NamedTuple):
@@ -82,7 +82,7 @@ class Programs:
         rows: int,
     ):
         self._structure = abstract_model(config)
-        self._compute, self._eos_id = compute, eos_id
+        self._compute, self._eos_id, self._rows = compute, eos_id, rows
         self._mesh, self._rules = mesh, inference_rules(mesh, rules, rows)
         whole, row = self._place(), self._place("batch")
         cache = self._place(None, "batch", None, "kv_heads", None)
@@ -102,6 +102,10 @@ class Programs:
         )
         self.decode: Any = jax.jit(self._decode, donate_argnums=1, out_shardings=(state, emitted))
         self.score: Any = jax.jit(self._score, out_shardings=self._place("batch", None))
+        self.features: Any = jax.jit(self._features, out_shardings=whole)
+        self.idle: Any = jax.jit(self._idle, static_argnames="slots", out_shardings=state)
+        self.insert: Any = jax.jit(_insert, donate_argnums=0, out_shardings=state)
+        self.release: Any = jax.jit(_release, donate_argnums=0, out_shardings=state)
 
     def _place(self, *logical: str | None) -> Any:
         return NamedSharding(self._mesh, spec(self._rules, logical))
@@ -112,7 +116,8 @@ class Programs:
 
     def compiled(self) -> int:
         """How many programs there are by now."""
-        return sum(f._cache_size() for f in (self.prefill, self.decode, self.score))
+        jitted = (self.prefill, self.decode, self.score, self.features, self.insert, self.release)
+        return sum(f._cache_size() for f in jitted)
 
     def _model(self, parameters: Mapping[str, Any]) -> Svit:
         return with_parameters(self._structure, parameters)
@@ -128,9 +133,9 @@ class Programs:
         """The state after each prompt's first token; rows with a limit of 0 stay idle."""
         with active_rules(self._mesh, self._rules):
             model = self._model(parameters)
-            tokens, lengths, vision_index, images = prompts
+            tokens, lengths, vision_index, pictures = prompts
             rows, length = tokens.shape
-            x = model.embed(tokens, images, vision_index, self._compute)
+            x = model.embed(tokens, pictures, vision_index, self._compute)
             within = jnp.arange(length)[None] < lengths[:, None]
             positions = jnp.broadcast_to(jnp.arange(length)[None], (rows, length))
             # What padding leaves in the cache lies ahead of the row, until it is overwritten.
@@ -205,15 +210,58 @@ class Programs:
         """The log-probability of the tokens at `places` (from 1 on), each after all before it."""
         with active_rules(self._mesh, self._rules):
             model = self._model(parameters)
-            tokens, lengths, vision_index, images = prompts
+            tokens, lengths, vision_index, pictures = prompts
             length = tokens.shape[1]
             segments = (jnp.arange(length)[None] < lengths[:, None]).astype(jnp.int32)
             positions = jnp.broadcast_to(jnp.arange(length)[None], tokens.shape)
-            hidden = model.hidden(tokens, segments, positions, images, vision_index, self._compute)
+            hidden = model.hidden(
+                tokens, segments, positions, pictures, vision_index, self._compute
+            )
             # Logits of the places alone: those of all tokens would be as large as the model.
             before = jnp.take_along_axis(hidden, (places - 1)[:, :, None], axis=1)
             logits = model.decoder.unembed(shard(before, "batch", "length", "act_embed"))
             return log_probability(logits, jnp.take_along_axis(tokens, places, axis=1))
+
+    def _features(
+        self, parameters: dict[str, jax.Array], images: UInt8[Array, "B Y X 3"]
+    ) -> Float[Array, "B P D"]:
+        """What the decoder reads of each picture."""
+        with active_rules(self._mesh, self._rules):
+            return self._model(parameters).features(images[:, None], self._compute)
+
+    def _idle(self, slots: int) -> State:
+        """Rows that wait for `insert`."""
+        decoder, rows = self._structure.config.decoder, self._rows
+        shape = decoder.layers, rows, slots, decoder.kv_heads, decoder.head_dim
+        cache = jnp.zeros(shape, self._compute.dtype)
+        none = jnp.zeros(rows, jnp.int32)
+        return State(
+            cache=Cache(cache, cache),
+            token=none,
+            position=none,
+            number=none,
+            left=none,
+            seen=jnp.zeros((rows, decoder.vocab), bool),
+            settings=jax.tree.map(jnp.asarray, Settings.of([GREEDY] * rows)),
+        )
+
+
+def _insert(rows: State, made: State, source: Int[Array, ""], target: Int[Array, ""]) -> State:
+    """`rows` with row `source` of a prefill in place of row `target`. What the row before it left
+    in later slots of the cache lies ahead of it, until it is overwritten."""
+
+    def place(array: Array, new: Array) -> Array:
+        axis = 1 if array.ndim == 5 else 0  # the cache has its layers first
+        row = jax.lax.dynamic_slice_in_dim(new, source, 1, axis)
+        start = [target if n == axis else jnp.int32(0) for n in range(array.ndim)]
+        return jax.lax.dynamic_update_slice(array, row, start)
+
+    return jax.tree.map(place, rows, made)
+
+
+def _release(rows: State, released: Bool[Array, "B"]) -> State:
+    """`rows` of which these make no more tokens."""
+    return rows._replace(left=jnp.where(released, 0, rows.left))
 
 
 def _with_slots(array: Float[Array, "L B T K H"], slots: int) -> Float[Array, "L B S K H"]:

@@ -80,15 +80,17 @@ class Svit(nnx.Module):
     def embed(
         self,
         tokens: Int[Array, "B T"],
-        images: UInt8[Array, "B M Y X 3"],
+        pictures: UInt8[Array, "B M Y X 3"] | Float[Array, "B MP D"],
         vision_index: Int[Array, "B T"],
         compute: Compute,
     ) -> Float[Array, "B T D"]:
-        """What the decoder reads: text embeddings with projected patches spliced in. M may be 0."""
+        """What the decoder reads: text embeddings with projected patches spliced in. `pictures` may
+        be their `features` already. M may be 0."""
         text = self.decoder.embed(tokens, jnp.dtype(compute.dtype))
-        if images.shape[1] == 0:
+        if pictures.shape[1] == 0:
             return text
-        return splice(text, self.features(images, compute), vision_index)
+        given = pictures.ndim == 3
+        return splice(text, pictures if given else self.features(pictures, compute), vision_index)
 
     def hidden(
         self,

@@ -1,0 +1,156 @@
+"""Which slice for SVIT-v1.5-13B, and with which mesh: `svit plan` on TPUs of 16 to 1024 chips.
+
+    python benchmarks/plan_slices.py --out benchmarks/results             # needs libtpu; hours
+    python benchmarks/plan_slices.py --out benchmarks/results v5e-64      # some of them
+
+Stage 2, in full and with LoRA, on packed rows of 4096 tokens. "recipe" is the paper's batch (32 rows,
+128 samples a step) on every slice: chips beyond the rows split rows and matrices. "rows" gives each
+chip, or each two of them, a row of its own, so that the batch grows with the slice and is no longer
+the paper's. For each a short climb: the fastest of the meshes with nothing kept but layers' inputs,
+then more kept for the backward pass, then more rows at a time, each while it pays and fits. Slices
+that were done before are not planned again; plans are kept by `svit plan` besides.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from measuring import machine, record
+
+RESULTS = Path(__file__).resolve().parent / "results"
+RECIPE_ROWS = 32
+PACKED = next(
+    row
+    for row in json.loads((RESULTS / "packing.json").read_text())["packed"]
+    if (row["row_length"], row["pictures_per_row"]) == (4096, 5)
+)
+"""SVIT-mix-665K in rows of 4096 tokens and 5 pictures."""
+
+FLAT = {16: "4x4", 64: "8x8", 256: "16x16"}
+CUBES = {16: "2x2x4", 64: "4x4x4", 256: "4x8x8", 1024: "8x8x16"}
+SHAPES = {"v5e": FLAT, "v6e": FLAT, "v4": CUBES, "v5p": CUBES}
+"""The slices of each generation; beyond 256 chips of v5e and v6e there are several slices."""
+
+CHIPS = (16, 64, 256, 1024)
+CONFIGS = {"full": "finetune", "lora": "lora"}
+REMATS = ("full", "attention", "qkv", "dots", "none")
+ROWS = (1, 2, 4, 8)
+
+# Chips along (fsdp, tensor, sequence), by chips: 13B has 40 heads, so `tensor` goes up to 8.
+RECIPE_MESHES = {
+    16: ((16, 1, 1), (8, 2, 1)),
+    64: ((32, 2, 1), (32, 1, 2), (16, 4, 1)),
+    256: ((32, 8, 1), (32, 4, 2), (32, 2, 4)),
+    1024: ((32, 8, 4), (32, 4, 8)),
+}
+ROW_MESHES = {
+    64: ((64, 1, 1),),
+    256: ((256, 1, 1), (128, 2, 1)),
+    1024: ((1024, 1, 1), (512, 2, 1)),
+}
+Mesh = tuple[int, int, int]
+
+
+def topology(generation: str, chips: int) -> tuple[str, int]:
+    """The name of a slice, or of several, and how many they are."""
+    shapes = SHAPES[generation]
+    if chips in shapes:
+        return f"{generation}:{shapes[chips]}", 1
+    largest = max(shapes)
+    slices = chips // largest
+    return f"{slices}x{generation}:{shapes[largest]}", slices
+
+
+def plan(
+    generation: str, chips: int, mode: str, batch: str, mesh: Mesh, remat: str, rows: int
+) -> dict[str, Any]:
+    """What `svit plan` says of one step, as the sweep's JSON has it, and its hours."""
+    name, slices = topology(generation, chips)
+    fsdp, tensor, sequence = mesh
+    sizes = {"replica": slices, "fsdp": fsdp // slices, "tensor": tensor, "sequence": sequence}
+    batch_size = RECIPE_ROWS if batch == "recipe" else rows * fsdp
+    command = [
+        *(sys.executable, "-m", "svit_jax.cli", "plan", "--sweep", "--json", "--jobs", "1"),
+        *("--config", f"configs/svit_v1_5_13b_{CONFIGS[mode]}.py:packed", "--topology", name),
+        *("--meshes", *(f"{axis}={size}" for axis, size in sizes.items())),
+        *("--rows", str(rows), "--remat", remat, f"--data.batch_size={batch_size}"),
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout)["candidates"][0]
+    estimate = found["plan"] and found["plan"]["estimate"]
+    kept = {"chips": chips, "batch": batch, **found, "plan": None}
+    if found["plan"]:
+        steps = PACKED["rows"] / batch_size
+        kept |= {
+            "epoch_hours": steps * estimate["seconds"] / 3600,
+            "chip_hours": steps * estimate["seconds"] / 3600 * chips,
+            "seconds_exposed": estimate["exposed"],
+            "versions": found["plan"]["versions"],
+        }
+    del kept["plan"]
+    return kept
+
+
+def speed(found: dict[str, Any]) -> float:
+    return found["tokens_per_second"] if found["status"] == "fits" else 0.0
+
+
+def climb(
+    generation: str, chips: int, mode: str, batch: str, meshes: tuple[Mesh, ...]
+) -> Iterator[tuple[Mesh, dict[str, Any]]]:
+    """Every step that was planned, with its mesh; the last of the fastest is the answer."""
+    seen = [(mesh, plan(generation, chips, mode, batch, mesh, "full", 1)) for mesh in meshes]
+    yield from seen
+    mesh, best = max(seen, key=lambda each: speed(each[1]))
+    if not speed(best):
+        return
+    for key, others in (("remat_decoder", REMATS[1:]), ("rows_per_device", ROWS[1:])):
+        for other in others:
+            changed = {name: best[name] for name in ("remat_decoder", "rows_per_device")}
+            remat, rows = (changed | {key: other}).values()
+            if batch == "recipe" and rows * mesh[0] > RECIPE_ROWS:
+                break
+            found = plan(generation, chips, mode, batch, mesh, remat, rows)
+            yield mesh, found
+            if speed(found) <= speed(best):
+                break
+            best = found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("slices", nargs="*", help="such as v5e-64 (default: all)")
+    parser.add_argument("--out", help="folder of plan_slices.json")
+    given = parser.parse_args()
+    slices = given.slices or [f"{name}-{chips}" for chips in CHIPS for name in SHAPES]
+    old = Path(given.out or ".") / "plan_slices.json"
+    plans = json.loads(old.read_text())["plans"] if old.exists() else []
+    done = {(each["slice"], each["mode"], each["batch"]) for each in plans}
+    for batch, all_meshes in (("recipe", RECIPE_MESHES), ("rows", ROW_MESHES)):
+        for name in slices:
+            generation, chips = name.split("-")[0], int(name.split("-")[1])
+            meshes: tuple[Mesh, ...] = all_meshes.get(chips, ())
+            for mode in CONFIGS if meshes else ():
+                if (name, mode, batch) in done:
+                    continue
+                found = list(climb(generation, chips, mode, batch, meshes))
+                # What is best for full training starts the climb of LoRA.
+                meshes = (max(found, key=lambda each: speed(each[1]))[0],)
+                plans += [{"slice": name, **each, "mode": mode} for _, each in found]
+                best = max((each for _, each in found), key=speed)
+                print(name, mode, batch, json.dumps(best), flush=True)
+                result = {
+                    "command": "python benchmarks/plan_slices.py --out benchmarks/results",
+                    "rows": PACKED["rows"],
+                    "plans": plans,
+                    **machine(),
+                }
+                record(result, given.out, "plan_slices")
+
+
+if __name__ == "__main__":
+    main()

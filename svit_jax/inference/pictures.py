@@ -1,0 +1,49 @@
+"""Features of pictures that were seen before, kept on the devices by the pictures' content."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+
+class PictureCache:
+    """The features of the pictures that were used last, of at most `size` bytes in all (one is
+    always kept). `features` makes those of `batch` pictures."""
+
+    def __init__(
+        self,
+        features: Callable[[UInt8[np.ndarray, "B Y X 3"]], Float[Array, "B P D"]],
+        batch: int,
+        size: int,
+    ):
+        self._features, self._batch, self._size = features, batch, size
+        self._kept: OrderedDict[bytes, jax.Array] = OrderedDict()
+        self.hits = self.misses = 0
+
+    def find(self, images: Sequence[UInt8[np.ndarray, "Y X 3"]]) -> list[Float[Array, "P D"]]:
+        """The features of each picture; equal pictures are looked at once."""
+        keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
+        new = {key: image for key, image in zip(keys, images, strict=True) if key not in self._kept}
+        self.misses += len(new)
+        self.hits += len(keys) - len(new)
+        found = {key: self._kept[key] for key in keys if key not in new} | self._look(new)
+        for key in keys:
+            self._kept[key] = found[key]
+            self._kept.move_to_end(key)
+        while len(self._kept) > 1 and sum(each.nbytes for each in self._kept.values()) > self._size:
+            self._kept.popitem(last=False)
+        return [found[key] for key in keys]
+
+    def _look(self, new: dict[bytes, np.ndarray]) -> dict[bytes, jax.Array]:
+        found: dict[bytes, jax.Array] = {}
+        keys = list(new)
+        for start in range(0, len(keys), self._batch):
+            some = keys[start : start + self._batch]
+            images = np.stack([new[key] for key in some])
+            missing = self._batch - len(some)
+            made = self._features(np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))))
+            found |= {key: made[row] for row, key in enumerate(some)}
+        return found
