@@ -5,7 +5,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Generic
 
 from tqdm import tqdm
 
@@ -13,7 +13,7 @@ from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.journal import Journal
 from data_pipeline.generation.budget import Budget
 from data_pipeline.generation.pace import Pace, backoff
-from data_pipeline.generation.teacher import Answer, Request, Teacher, Tokens, TryAgainError
+from data_pipeline.generation.teacher import Answer, Asked, Teacher, Tokens, TryAgainError
 
 FAILURES_IN_A_ROW = 10
 """So many requests without an answer, and none with one between them: it is not the requests."""
@@ -58,13 +58,13 @@ def answer_from_row(row: dict[str, Any]) -> Answer:
 
 
 def ask_all(
-    requests: Iterator[Request],
-    teacher: Teacher,
+    requests: Iterator[Asked],
+    teacher: Teacher[Asked],
     journal: Journal,
     budget: Budget,
     conduct: Conduct,
     bar: tqdm,
-    inspect: Callable[[Request, Answer], None] | None = None,
+    inspect: Callable[[Asked, Answer], None] | None = None,
 ) -> None:
     """Asks every request and journals its answer under its key, in the order of their coming.
 
@@ -82,16 +82,16 @@ def ask_all(
             thread.submit(asyncio.run, asking.run()).result()
 
 
-class _Asking:
+class _Asking(Generic[Asked]):
     def __init__(
         self,
-        requests: Iterator[Request],
-        teacher: Teacher,
+        requests: Iterator[Asked],
+        teacher: Teacher[Asked],
         journal: Journal,
         budget: Budget,
         conduct: Conduct,
         bar: tqdm,
-        inspect: Callable[[Request, Answer], None] | None,
+        inspect: Callable[[Asked, Answer], None] | None,
     ):
         self._requests = requests
         self._teacher = teacher
@@ -103,7 +103,7 @@ class _Asking:
         self._pace = Pace(conduct.requests_per_minute, conduct.tokens_per_minute)
         self._stopped = asyncio.Event()
         self._error: UserError | None = None
-        self._failures: list[tuple[Request, Answer]] = []
+        self._failures: list[tuple[Asked, Answer]] = []
         self._in_flight = 0
         self._answers = 0
         self._retries = 0
@@ -132,7 +132,7 @@ class _Asking:
             self._error = self._error or error
             self._stopped.set()
 
-    async def _ask(self, request: Request) -> None:
+    async def _ask(self, request: Asked) -> None:
         likely, most = self._teacher.estimate(request), self._teacher.bound(request)
         waits = failures = 0
         answers = self._answers
@@ -165,7 +165,7 @@ class _Asking:
         tries = self._conduct.tries
         self._failed(request, f"no_answer: {tries} tries failed, the last: {self._trouble}")
 
-    async def _call(self, request: Request, most: Tokens) -> Answer:
+    async def _call(self, request: Asked, most: Tokens) -> Answer:
         costs = most.total > 0  # a free call needs no account of its fate
         if costs:
             self._journal.begin(request.key, dataclasses.astuple(most))
@@ -190,7 +190,7 @@ class _Asking:
             self._in_flight -= 1
             self._budget.settle(most, used)
 
-    def _answered(self, request: Request, answer: Answer) -> None:
+    def _answered(self, request: Asked, answer: Answer) -> None:
         self._answers += 1
         self._keep_failures()
         self._bar.update()
@@ -198,7 +198,7 @@ class _Asking:
         if self._inspect is not None:
             self._inspect(request, answer)
 
-    def _failed(self, request: Request, reason: str) -> None:
+    def _failed(self, request: Asked, reason: str) -> None:
         self._failures.append((request, Answer("", fault=reason)))
         if len(self._failures) == FAILURES_IN_A_ROW:
             raise UserError(

@@ -17,7 +17,7 @@ from data_pipeline.generation.teacher import Answer, Request, Teacher
 def generate(
     scenes_path: PathLike,
     out_folder: PathLike,
-    teacher: Teacher,
+    teacher: Teacher[Request],
     kinds: Collection[str] = KINDS,
     seed: int = 0,
     max_bad: int | None = None,

@@ -9,7 +9,7 @@ from typing import Any
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.generation.chat_api import error_of_status, read_completion, seconds_to_wait
-from data_pipeline.generation.teacher import Answer, Request, Tokens, TryAgainError
+from data_pipeline.generation.teacher import Answer, Question, Tokens, TryAgainError
 from data_pipeline.generation.token_estimate import estimate_tokens
 
 _LAYOUT_TOKENS = 16
@@ -53,12 +53,13 @@ class OpenAITeacher:
         self._connections = connections
         self._client: Any = None
 
-    def body(self, request: Request) -> dict[str, Any]:
+    def body(self, request: Question) -> dict[str, Any]:
         """The request as the API takes it."""
+        system = {"role": "system", "content": request.prompt.system}
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [
-                {"role": "system", "content": request.prompt.system},
+                *([system] if request.prompt.system else []),
                 {"role": "user", "content": request.prompt.user},
             ],
             self._limit_field: self._max_answer_tokens,
@@ -69,19 +70,19 @@ class OpenAITeacher:
             body["seed"] = random.Random(f"{request.seed}/{request.key}").randrange(2**31)
         return body
 
-    def estimate(self, request: Request) -> Tokens:
+    def estimate(self, request: Question) -> Tokens:
         """By `estimate_tokens`, and the limit of the answer."""
         prompt = request.prompt
         words = estimate_tokens(prompt.system) + estimate_tokens(prompt.user)
         return Tokens(words + _LAYOUT_TOKENS, self._max_answer_tokens)
 
-    def bound(self, request: Request) -> Tokens:
+    def bound(self, request: Question) -> Tokens:
         """A token is at least one byte."""
         prompt = request.prompt
         size = len(prompt.system.encode()) + len(prompt.user.encode())
         return Tokens(size + _LAYOUT_TOKENS, self._max_answer_tokens)
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Question) -> Answer:
         if self._client is None:
             self._client = self._connect()
         import openai

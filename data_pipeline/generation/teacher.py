@@ -1,10 +1,26 @@
 """Teacher: whoever answers the prompts, be it an endpoint or the offline templates."""
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from data_pipeline.annotations.scene import Scene
 from data_pipeline.generation.prompt import Prompt
+
+
+@runtime_checkable
+class Question(Protocol):
+    """What any teacher can be asked. `key` is what it is called in the journal."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def prompt(self) -> Prompt: ...
+    @property
+    def seed(self) -> int: ...
+
+
+Asked = TypeVar("Asked", bound=Question)
+Asked_contra = TypeVar("Asked_contra", bound=Question, contravariant=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +99,7 @@ class TryAgainError(Exception):
 
 
 @runtime_checkable
-class Teacher(Protocol):
+class Teacher(Protocol[Asked_contra]):
     """Tries once to answer a request; many requests may be under way at the same time.
 
     Whoever asks (`asking.py`) tries again, keeps to rate limits and to the budget. `name` says
@@ -93,15 +109,15 @@ class Teacher(Protocol):
 
     name: str
 
-    def estimate(self, request: Request) -> Tokens:
+    def estimate(self, request: Asked_contra) -> Tokens:
         """The likely number of input tokens, and the most output tokens."""
         ...
 
-    def bound(self, request: Request) -> Tokens:
+    def bound(self, request: Asked_contra) -> Tokens:
         """The most tokens that the request can take."""
         ...
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Asked_contra) -> Answer:
         """The response. Raises TryAgainError, BadRecordError ("code: detail") where this request
         will have no answer, and UserError where no request will have one (a wrong key, say)."""
         ...

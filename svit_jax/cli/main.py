@@ -9,6 +9,7 @@ from svit_jax.cli.data import data_jobs
 from svit_jax.cli.doctor import doctor_job
 from svit_jax.cli.eval import eval_jobs
 from svit_jax.cli.job import MESH_HELP, add_job, ending
+from svit_jax.cli.judge import judge_job
 from svit_jax.cli.plan import plan_job
 from svit_jax.cli.train import train_job
 
@@ -43,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     convert_job(jobs)
     train_job(jobs)
     eval_jobs(jobs)
+    judge_job(jobs)
     plan_job(jobs)
     doctor_job(jobs)
     _chat(jobs)

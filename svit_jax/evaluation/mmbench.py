@@ -20,6 +20,7 @@ from svit_jax.evaluation.benchmark import (
 )
 from svit_jax.evaluation.choices import LETTER_ANSWER, lettered, named_letter
 from svit_jax.evaluation.intervals import Tally, mean_tally
+from svit_jax.evaluation.tables import xlsx_table
 
 LETTER_ANSWER_CN = "\n请直接回答选项字母。"
 
@@ -185,18 +186,21 @@ class MMBench:
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]
-    ) -> dict[str, str]:
-        """The table that the server takes as xlsx, here as TSV: the official columns that LLaVA
-        keeps, and `prediction` as the seventh."""
+    ) -> dict[str, str | bytes]:
+        """The table that the server takes, the official columns that LLaVA keeps and `prediction`
+        as the seventh: as TSV, and as the xlsx that it asks for where openpyxl is installed."""
+        rows = [
+            _with_prediction(list((question.upload_row or {}).values()), answer)
+            for question in questions
+            for answer in [answers.get(question.question_id, "")]
+        ]
+        if questions:
+            rows.insert(0, _with_prediction(list(questions[0].upload_row or {}), "prediction"))
         text = io.StringIO()
-        table = csv.writer(text, dialect="excel-tab", lineterminator="\n")
-        for number, question in enumerate(questions):
-            row = question.upload_row or {}
-            if number == 0:
-                table.writerow(_with_prediction(list(row), "prediction"))
-            answer = answers.get(question.question_id, "")
-            table.writerow(_with_prediction(list(row.values()), answer))
-        return {f"{self.name}_upload.tsv": text.getvalue()}
+        csv.writer(text, dialect="excel-tab", lineterminator="\n").writerows(rows)
+        book = xlsx_table(rows)
+        files: dict[str, str | bytes] = {f"{self.name}_upload.tsv": text.getvalue()}
+        return files | ({} if book is None else {f"{self.name}_upload.xlsx": book})
 
 
 def base_of(question: Question) -> int:

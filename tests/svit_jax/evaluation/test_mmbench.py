@@ -6,10 +6,12 @@ import io
 from itertools import product
 from pathlib import Path
 
+import openpyxl
 import pytest
 from PIL import Image
 
 from data_pipeline.common.errors import UserError
+from svit_jax.evaluation.answers import read_answers
 from svit_jax.evaluation.mmbench import MMBench, extract_letter
 from svit_jax.evaluation.registry import BENCHMARKS
 
@@ -143,6 +145,21 @@ def test_the_upload_has_llavas_columns(benchmarks: Path) -> None:
     assert rows[1] == ["7", 'Which "one"?', "cow", "dog", "emu", "fox", "A", "A", "dev"]
     assert rows[2][6] == 'B.\n"yes"'
     assert (len(rows), rows[5][6]) == (7, "")
+
+
+def test_the_xlsx_upload_is_the_same_table_and_reads_back(benchmarks: Path, tmp_path: Path) -> None:
+    """Excel would take "=..." for a formula, and its files have no room for control characters."""
+    questions = MMBench().read(benchmarks / "mmbench", None)
+    said = {"7": "=1+1", "1000007": "B\x07."}
+    upload = MMBench().submission(questions, said)
+    (tmp_path / "upload.xlsx").write_bytes(upload["mmbench_upload.xlsx"])
+    sheet = openpyxl.load_workbook(tmp_path / "upload.xlsx").worksheets[0]
+    cells = [[str(cell.value or "") for cell in row] for row in sheet.iter_rows()]
+    text = io.StringIO(upload["mmbench_upload.tsv"].replace("\x07", ""))
+    assert cells == list(csv.reader(text, dialect="excel-tab"))
+    assert "f" not in {cell.data_type for row in sheet.iter_rows() for cell in row}
+    found = read_answers(tmp_path / "upload.xlsx", questions)
+    assert found["7"] == "=1+1" and found["1000007"] == "B."
 
 
 @pytest.mark.parametrize(
