@@ -121,8 +121,8 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from data_pipeline.generation.asking import Conduct
-    from data_pipeline.generation.budget import Budget
+    from data_pipeline.endpoint.asking import Conduct
+    from data_pipeline.endpoint.budget import Budget
     from data_pipeline.generation.generate import generate
 
     report = generate(
@@ -193,11 +193,11 @@ def _read_batch(options: argparse.Namespace, inputs: Any) -> None:
 
 
 def _openai(options: argparse.Namespace) -> Any:
-    from data_pipeline.generation.openai_teacher import OpenAITeacher
+    from data_pipeline.endpoint.openai_model import OpenAIModel
 
     if options.teacher != "openai" or not options.model:
         raise UserError("an endpoint is asked with --teacher openai and --model NAME.")
-    return OpenAITeacher(
+    return OpenAIModel(
         options.model,
         base_url=options.base_url,
         key_variable=options.key_variable,
@@ -217,7 +217,7 @@ def _template(options: argparse.Namespace) -> Any:
 
 
 def _prices(options: argparse.Namespace) -> Any:
-    from data_pipeline.generation.budget import Prices
+    from data_pipeline.endpoint.budget import Prices
 
     if options.price_input is None and options.price_output is None:
         return None
