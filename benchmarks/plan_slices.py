@@ -117,13 +117,14 @@ def plans_of(name: str, mode: str, batch: str) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("slices", nargs="*", help="such as v5e-64 (default: all)")
+    parser.add_argument("--modes", nargs="+", default=list(CONFIGS), choices=list(CONFIGS))
     parser.add_argument("--out", help="folder of plan_slices.json")
     given = parser.parse_args()
     slices = given.slices or [f"{name}-{chips}" for chips in CHIPS for name in SHAPES]
     old = Path(given.out or ".") / "plan_slices.json"
     plans = json.loads(old.read_text())["plans"] if old.exists() else []
     done = {(each["slice"], each["mode"], each["batch"]) for each in plans}
-    for batch, name, mode in itertools.product(("recipe", "rows"), slices, CONFIGS):
+    for batch, name, mode in itertools.product(("recipe", "rows"), slices, given.modes):
         if (name, mode, batch) in done:
             continue
         for found in plans_of(name, mode, batch):

@@ -3,9 +3,10 @@
 import dataclasses
 
 from data_pipeline.common.progress import progress_bar
-from data_pipeline.generation.budget import Budget, Prices
+from data_pipeline.endpoint.budget import Budget, Prices
+from data_pipeline.endpoint.call import Tokens
 from data_pipeline.generation.run import Inputs, Run
-from data_pipeline.generation.teacher import Request, Teacher, Tokens
+from data_pipeline.generation.teacher import Teacher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Forecast:
     spent_cost: float | None
 
 
-def forecast(inputs: Inputs, teacher: Teacher[Request], prices: Prices | None = None) -> Forecast:
+def forecast(inputs: Inputs, teacher: Teacher, prices: Prices | None = None) -> Forecast:
     """Counts what `generate` would ask now; nothing is called or written."""
     budget = Budget(prices)
     ahead = Tokens()

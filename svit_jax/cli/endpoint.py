@@ -36,7 +36,7 @@ def add_conduct(group: Any) -> None:
 
 
 def conduct(options: argparse.Namespace) -> Any:
-    from data_pipeline.generation.asking import Conduct
+    from data_pipeline.endpoint.asking import Conduct
 
     return Conduct(
         options.concurrency,
@@ -47,13 +47,13 @@ def conduct(options: argparse.Namespace) -> Any:
 
 
 def budget(options: argparse.Namespace) -> Any:
-    from data_pipeline.generation.budget import Budget
+    from data_pipeline.endpoint.budget import Budget
 
     return Budget(prices(options), options.max_cost, options.max_total_tokens)
 
 
 def prices(options: argparse.Namespace) -> Any:
-    from data_pipeline.generation.budget import Prices
+    from data_pipeline.endpoint.budget import Prices
 
     if options.price_input is None and options.price_output is None:
         return None
@@ -62,16 +62,16 @@ def prices(options: argparse.Namespace) -> Any:
     return Prices(options.price_input, options.price_output)
 
 
-def openai_teacher(
+def openai_model(
     options: argparse.Namespace,
     temperature: float | None,
     max_answer_tokens: int,
     send_seed: bool = False,
 ) -> Any:
     """Who answers at the endpoint, `options.model`."""
-    from data_pipeline.generation.openai_teacher import OpenAITeacher
+    from data_pipeline.endpoint.openai_model import OpenAIModel
 
-    return OpenAITeacher(
+    return OpenAIModel(
         options.model,
         base_url=options.base_url,
         key_variable=options.key_variable,

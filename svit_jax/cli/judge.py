@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from data_pipeline.common.errors import UserError
-from svit_jax.cli.endpoint import add_conduct, add_endpoint, budget, conduct, openai_teacher, prices
+from svit_jax.cli.endpoint import add_conduct, add_endpoint, budget, conduct, openai_model, prices
 from svit_jax.cli.job import add_job, show
 
 
@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> None:
         read_answers(answers, questions),
         folder,
         options.model,
-        lambda temperature, tokens: openai_teacher(options, temperature, tokens),
+        lambda temperature, tokens: openai_model(options, temperature, tokens),
         options.runs,
     )
     if options.dry_run:

@@ -4,21 +4,28 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, content_hash, write_json, write_text
 from data_pipeline.common.journal import Journal
 from data_pipeline.common.progress import note, progress_bar
-from data_pipeline.generation.asking import Conduct, answer_from_row, ask_all
-from data_pipeline.generation.budget import Budget, Prices
-from data_pipeline.generation.prompt import Prompt
-from data_pipeline.generation.teacher import Teacher, Tokens
+from data_pipeline.endpoint.asking import Conduct, answer_from_row, ask_all
+from data_pipeline.endpoint.budget import Budget, Prices
+from data_pipeline.endpoint.call import Model, Tokens
 from svit_jax.evaluation.benchmark import Question
 from svit_jax.evaluation.intervals import Tally
 
+
+class Told(NamedTuple):
+    """What a judge is told: the instructions ("" for none) and the message."""
+
+    system: str
+    user: str
+
+
 Grade = tuple[float, ...]
-Ask = Callable[[Question, str, int], Prompt]
+Ask = Callable[[Question, str, int], Told]
 """What the judge is asked about an answer; from 1 on, again, after a reply that can't be read."""
 
 
@@ -121,7 +128,7 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Grading:
-    """What is graded, and by whom. `teacher` gives the judge at a temperature, for replies of at
+    """What is graded, and by whom. `model` gives the judge at a temperature, for replies of at
     most so many tokens."""
 
     benchmark: Judged
@@ -129,14 +136,15 @@ class Grading:
     answers: Mapping[str, str]
     folder: PathLike
     judge: str
-    teacher: Callable[[float, int], Teacher[Any]]
+    model: Callable[[float, int], Model[Any]]
     runs: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class _Request:
     key: str
-    prompt: Prompt
+    system: str
+    user: str
     seed: int = 0
 
 
@@ -155,11 +163,11 @@ class JudgeForecast:
 def forecast_grading(grading: Grading) -> JudgeForecast:
     """Counts what `grade_answers` would ask first; nothing is called or written."""
     benchmark, runs = grading.benchmark, grading.runs
-    teacher = grading.teacher(benchmark.temperatures[0], benchmark.reply_tokens)
+    model = grading.model(benchmark.temperatures[0], benchmark.reply_tokens)
     ask, answers = benchmark.ask(grading.folder), _complete(grading)
     ahead = Tokens()
     for question in grading.questions:
-        ahead += teacher.estimate(_Request("", ask(question, answers[question.question_id], 0)))
+        ahead += model.estimate(_Request("", *ask(question, answers[question.question_id], 0)))
     return JudgeForecast(runs * len(answers), runs * ahead.input, runs * ahead.output)
 
 
@@ -174,17 +182,17 @@ def grade_answers(
     """
     benchmark, questions = grading.benchmark, grading.questions
     ask, answers = benchmark.ask(grading.folder), _complete(grading)
-    told = [dataclasses.astuple(ask(q, answers[q.question_id], 0)) for q in questions]
+    told = [ask(q, answers[q.question_id], 0) for q in questions]
     root, name = Path(out), benchmark.name
     identity = content_hash([name, grading.judge, told])
     with Journal(root / f"{name}.judge.jsonl", identity, budget.watch) as journal:
         for attempt, temperature in enumerate(benchmark.temperatures):
-            teacher = grading.teacher(temperature, benchmark.reply_tokens)
+            model = grading.model(temperature, benchmark.reply_tokens)
             requests = list(_open_requests(grading, ask, journal, attempt))
             if requests:
                 label = f"judge {name}" + (f", again ({attempt})" if attempt else "")
                 with progress_bar(len(requests), label, "answer") as bar:
-                    ask_all(iter(requests), teacher, journal, budget, conduct, bar)
+                    ask_all(iter(requests), model, journal, budget, conduct, bar)
         runs, unreadable = _reviews(grading, journal)
     figures = benchmark.figures(
         questions, [{key: review.grade for key, review in run.items()} for run in runs]
@@ -245,8 +253,8 @@ def _open_requests(
         for question in grading.questions:
             key = _key(run, question, attempt)
             if key not in journal and _review(grading, journal, run, question, attempt) is None:
-                prompt = ask(question, grading.answers[question.question_id], attempt)
-                yield _Request(key, prompt, run)
+                told = ask(question, grading.answers[question.question_id], attempt)
+                yield _Request(key, *told, run)
 
 
 def _review(

@@ -7,9 +7,8 @@ from typing import Any
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, read_json, read_jsonl
-from data_pipeline.generation.prompt import Prompt
 from svit_jax.evaluation.benchmark import Question, find_file, find_picture, require_fields
-from svit_jax.evaluation.judged import Ask, Grade, NeedsJudge, Review
+from svit_jax.evaluation.judged import Ask, Grade, NeedsJudge, Review, Told
 
 _SYSTEM = "You are a helpful and precise assistant for checking the quality of the answer."
 """What LLaVA's eval_gpt_review_bench.py tells the judge that it is."""
@@ -61,7 +60,7 @@ class LLaVABench(NeedsJudge):
             for row in _lines(folder, "answers_gpt4.jsonl", ["question_id", "text"])
         }
 
-        def prompt(question: Question, answer: str, attempt: int) -> Prompt:
+        def prompt(question: Question, answer: str, attempt: int) -> Told:
             where = f"LLaVA-Bench, question {question.question_id}"
             for what, known, key in (
                 ("rule.json", rules, _category(question)),
@@ -78,7 +77,7 @@ class LLaVABench(NeedsJudge):
                 f"[{role} {n}]\n{text}\n\n[End of {role} {n}]\n\n"
                 for n, text in enumerate((references[question.question_id], answer), start=1)
             )
-            return Prompt(
+            return Told(
                 _SYSTEM,
                 f"[Context]\n{caption}\n\n[Question]\n{question.text}\n\n{sides}"
                 f"[System]\n{rule['prompt']}\n\n",

@@ -11,9 +11,8 @@ import numpy as np
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, read_json
-from data_pipeline.generation.prompt import Prompt
 from svit_jax.evaluation.benchmark import Question, find_file, find_picture, require_fields
-from svit_jax.evaluation.judged import Ask, Grade, NeedsJudge, Review
+from svit_jax.evaluation.judged import Ask, Grade, NeedsJudge, Review, Told
 
 _EVALUATORS = ("mm-vet_evaluator.py", "mm-vet_evaluator.ipynb")
 _AGAIN = "\nPredict the correctness of the answer (digit): "
@@ -50,11 +49,11 @@ class MMVet(NeedsJudge):
     def ask(self, folder: PathLike) -> Ask:
         told, rows = _official_prompt(Path(folder)), _rows(folder)
 
-        def prompt(question: Question, answer: str, attempt: int) -> Prompt:
+        def prompt(question: Question, answer: str, attempt: int) -> Told:
             truth = rows[question.question_id]["answer"]
             truth = truth.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
             asked = told + "\n" + " | ".join([question.text, truth, answer, ""])
-            return Prompt("", asked + _AGAIN if attempt else asked)
+            return Told("", asked + _AGAIN if attempt else asked)
 
         return prompt
 

@@ -1,13 +1,18 @@
-"""Tables of predictions: read from TSV and xlsx; written as xlsx for servers that want it."""
+"""Tables of texts: TSV, and xlsx where the package openpyxl is installed."""
 
 import csv
-import datetime
+import importlib.util
 import io
 import pathlib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from data_pipeline.common.errors import UserError
+
+
+def has_xlsx() -> bool:
+    """Whether xlsx can be read and written here."""
+    return importlib.util.find_spec("openpyxl") is not None
 
 
 def read_table(path: pathlib.Path) -> tuple[list[str], Iterator[dict[str, str]]]:
@@ -15,13 +20,13 @@ def read_table(path: pathlib.Path) -> tuple[list[str], Iterator[dict[str, str]]]
     if path.suffix == ".tsv":
         table = csv.DictReader(io.StringIO(path.read_text("utf-8")), dialect="excel-tab")
         return list(table.fieldnames or ()), table
-    try:
-        import openpyxl
-    except ImportError:
+    if not has_xlsx():
         raise UserError(
             f"predictions {path}: xlsx needs the package openpyxl; install it with: "
             "pip install 'svit-jax[evaluation]', or save the table as .tsv."
-        ) from None
+        )
+    import openpyxl
+
     try:
         sheet = openpyxl.load_workbook(path, read_only=True).worksheets[0]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -35,24 +40,35 @@ def read_table(path: pathlib.Path) -> tuple[list[str], Iterator[dict[str, str]]]
     return columns, rows
 
 
-def xlsx_table(rows: Sequence[Sequence[str]]) -> bytes | None:
-    """An xlsx file of the rows, every cell as text; None where openpyxl is not installed.
+def to_tsv(rows: Iterable[Sequence[str]]) -> str:
+    """The table as tab-separated text; cells with breaks or quotes are quoted."""
+    text = io.StringIO()
+    csv.writer(text, dialect="excel-tab", lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
-    Characters that the format has no room for are left out.
+
+def to_xlsx(rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> bytes:
+    """A workbook of one sheet; the columns `numbers` hold whole numbers below the header.
+
+    A text stays a text even where it begins as a formula does; characters that xlsx has no place
+    for go.
     """
-    try:
-        import openpyxl
-        from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
-    except ImportError:
-        return None
-    book = openpyxl.Workbook()
-    sheet = book.worksheets[0]
-    for line, row in enumerate(rows, start=1):
-        for column, text in enumerate(row, start=1):
-            if text:
-                cell = sheet.cell(line, column, ILLEGAL_CHARACTERS_RE.sub("", text))
-                cell.data_type = "s"  # or "=..." would be a formula
-    book.properties.created = book.properties.modified = datetime.datetime(2000, 1, 1)
-    file = io.BytesIO()
-    book.save(file)
-    return file.getvalue()
+    from openpyxl import Workbook
+    from openpyxl.cell import WriteOnlyCell
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+    book = Workbook(write_only=True)
+    sheet = book.create_sheet()
+    for line, row in enumerate(rows):
+        cells = []
+        for column, text in enumerate(row):
+            if line and column in numbers:
+                cells.append(WriteOnlyCell(sheet, int(text)))
+                continue
+            cell = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub("", text) or None)
+            cell.data_type = "s" if text else "n"
+            cells.append(cell)
+        sheet.append(cells)
+    content = io.BytesIO()
+    book.save(content)
+    return content.getvalue()

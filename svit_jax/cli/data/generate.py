@@ -5,7 +5,7 @@ from typing import Any
 
 from data_pipeline.common.errors import UserError
 from svit_jax.cli.data.kinds import KINDS
-from svit_jax.cli.endpoint import add_conduct, add_endpoint, budget, conduct, openai_teacher, prices
+from svit_jax.cli.endpoint import add_conduct, add_endpoint, budget, conduct, openai_model, prices
 from svit_jax.cli.job import add_job, show
 
 
@@ -161,7 +161,7 @@ def _read_batch(options: argparse.Namespace, inputs: Any) -> None:
 def _openai(options: argparse.Namespace) -> Any:
     if options.teacher != "openai" or not options.model:
         raise UserError("an endpoint is asked with --teacher openai and --model NAME.")
-    return openai_teacher(
+    return openai_model(
         options,
         options.temperature,
         options.max_answer_tokens,
