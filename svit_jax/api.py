@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import jax
@@ -37,6 +38,8 @@ from svit_jax.sharding.mesh import MeshConfig, make_mesh
 from svit_jax.sharding.rules import Rules, tree_shardings
 
 Image = PathLike | bytes | None
+Shown = Image | Sequence[Image] | NoPicture
+"""What a question is about: a picture, a list of them in their order, or none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,20 +84,22 @@ class Assistant:
 
     def answer(
         self,
-        image: Image,
+        image: Shown,
         question: str,
         max_new_tokens: int = 256,
         sampling: Sampling = GREEDY,
         stop: Sequence[str] = (),
     ) -> str:
-        """The answer to one question about one picture (a path or its bytes), without the space
-        around it and what comes from the first stop string on."""
+        """The answer to one question about a picture (a path or its bytes) or a list of them,
+        without the space around it and what comes from the first stop string on.
+
+        Pictures stand before the question, or where it has an `<image>` for each of a list."""
         asked = _asked(image, question)
         return "".join(self.stream(*asked, max_new_tokens, sampling, stop))
 
     def answer_all(
         self,
-        questions: Iterable[tuple[Image | NoPicture, str]],
+        questions: Iterable[tuple[Shown, str]],
         max_new_tokens: int = 256,
         sampling: Sampling = GREEDY,
         stop: Sequence[str] = (),
@@ -142,7 +147,7 @@ class Assistant:
             yield piece
 
     def score(
-        self, questions: Iterable[tuple[Image | NoPicture, str, str]]
+        self, questions: Iterable[tuple[Shown, str, str]]
     ) -> Iterator[Float32[np.ndarray, "n"]]:
         """Yields, for each (picture, question, answer), the log-probability of every token of the
         answer and of the eos after it, as training sees them; in order, batched by the engine."""
@@ -163,11 +168,14 @@ class Assistant:
             yield from self.engine.score(prompts, answers)
 
 
-def _asked(image: Image | NoPicture, question: str) -> tuple[list[Turn], list[Image]]:
+def _asked(shown: Shown, question: str) -> tuple[list[Turn], list[Image]]:
     """The conversation that opens with this question, and its pictures."""
-    if isinstance(image, NoPicture):
+    if isinstance(shown, NoPicture):
         return [Turn("human", question)], []
-    return [Turn("human", f"{IMAGE_MARKER}\n{question}")], [image]
+    if shown is None or isinstance(shown, str | bytes | os.PathLike):
+        return [Turn("human", f"{IMAGE_MARKER}\n{question}")], [shown]
+    opening = "" if IMAGE_MARKER in question else f"{IMAGE_MARKER}\n" * len(shown)
+    return [Turn("human", opening + question)], list(shown)
 
 
 def load(

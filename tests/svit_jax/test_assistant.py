@@ -74,6 +74,33 @@ def test_answer_is_the_same_however_it_is_asked(assistant, picture):
     assert answer == assistant.tokenizer.decode(found.tokens).strip()
 
 
+def test_several_pictures_stand_before_the_question_or_at_its_markers(assistant, tiny_data):
+    pair = sorted(tiny_data.pictures.rglob("*.jpg"))[:2]
+
+    def streamed(text, images):
+        return "".join(assistant.stream([Turn("human", text)], images, NEW))
+
+    before = streamed("<image>\n<image>\nWhich is red?", pair)
+    within = streamed("Is <image> or <image> red?", pair)
+    assert assistant.answer(pair, "Which is red?", NEW) == before
+    assert assistant.answer(pair, "Is <image> or <image> red?", NEW) == within
+    asked = [(pair, "Which is red?"), (pair[0], "Red?"), ((pair[0],), "Red?")]
+    found = list(assistant.answer_all(asked, NEW))
+    assert found[0] == before and found[1] == found[2]
+
+    # The order of a list is the order of the markers.
+    scored = [(pair, "Which?", "red"), (pair[::-1], "Which?", "red")]
+    one, other = assistant.score(scored)
+    assert not np.allclose(one, other, atol=1e-6)
+    turns = [Turn("human", "<image>\n<image>\nWhich?")]
+    tokens = [assistant.tokenizer.encode("red"), assistant.tokenizer.encode("red")]
+    prompts = [assistant.prompt(turns, pair), assistant.prompt(turns, pair[::-1])]
+    for found, expected in zip((one, other), assistant.engine.score(prompts, tokens), strict=True):
+        np.testing.assert_allclose(found[: len(expected)], expected, atol=2e-5)
+    with pytest.raises(UserError, match="marks 1 pictures and 2 were given"):
+        assistant.answer(pair, "Is <image> red?", NEW)
+
+
 def test_a_stop_string_ends_the_answer_however_it_is_asked(assistant, picture):
     question = "What color is the circle?"
     hot = Sampling(3.0, seed=5)
