@@ -1,13 +1,17 @@
 """`svit plan --sweep` and `--find-best`: from options to candidates, and from outcomes to files."""
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from svit_jax.training.preemption import PreemptedError
 
 # Most memory first, least last.
 _REMATS = ("none", "dots", "qkv", "attention", "full")
@@ -67,15 +71,31 @@ def sweep(options: argparse.Namespace) -> None:
     planner = ChildPlanner(_command)
     room = Room(max(1, options.jobs))
     runner = Runner(planner, _Trainer().refusal, _identity, _cache(options), room, planner.stop)
-    if options.find_best:
-        outcomes = [outcome for space in spaces for outcome in find_best(space, runner)]
-    else:
-        outcomes = runner.run(each for space in spaces for each in space.candidates())
+    with _sigterm_raises():
+        if options.find_best:
+            outcomes = [outcome for space in spaces for outcome in find_best(space, runner)]
+        else:
+            outcomes = runner.run(each for space in spaces for each in space.candidates())
     command = shlex.join(["svit", *sys.argv[1:]])
     found = Sweep.of(outcomes, command, runner.compiles, runner.known)
     if options.csv:
         write_text(Path(options.csv), csv_text(found))
     print(json.dumps(found.to_json()) if options.json else table_text(found, options.top))
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Within it SIGTERM unwinds the sweep as Ctrl-C does, and so ends its children."""
+
+    def stop(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would leave some behind
+        raise PreemptedError("stopped by SIGTERM; run the same command again to go on.")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _spaces(options: argparse.Namespace) -> list[Any]:
