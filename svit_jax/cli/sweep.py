@@ -51,6 +51,7 @@ def add_sweep_options(job: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--top", type=int, default=20, help="so many rows of the table (20)")
     group.add_argument("--csv", metavar="FILE", help="all candidates as CSV")
+    group.add_argument("--html", metavar="FILE", help="a page with tables and plots")
     group.add_argument("--no-cache", action="store_true", help="neither use nor keep plans")
     group.add_argument(
         "--jobs",
@@ -63,6 +64,7 @@ def add_sweep_options(job: argparse.ArgumentParser) -> None:
 def sweep(options: argparse.Namespace) -> None:
     from data_pipeline.common.files import write_text
     from svit_jax.planning.sweep.children import ChildPlanner, Room
+    from svit_jax.planning.sweep.report import sweep_page
     from svit_jax.planning.sweep.runner import Runner
     from svit_jax.planning.sweep.search import find_best
     from svit_jax.planning.sweep.table import Sweep, csv_text, table_text
@@ -80,6 +82,8 @@ def sweep(options: argparse.Namespace) -> None:
     found = Sweep.of(outcomes, command, runner.compiles, runner.known)
     if options.csv:
         write_text(Path(options.csv), csv_text(found))
+    if options.html:
+        write_text(Path(options.html), sweep_page(found))
     print(json.dumps(found.to_json()) if options.json else table_text(found, options.top))
 
 

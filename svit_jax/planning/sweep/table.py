@@ -192,9 +192,10 @@ def summary(sweep: Sweep) -> str:
         )
         if counts[kind]
     )
+    number = len(sweep.outcomes)
     text = (
-        f"{len(sweep.outcomes)} candidates: {said or 'none'}. {sweep.compiles} compiled now, "
-        f"{sweep.known} known from before."
+        f"{number} candidate{'' if number == 1 else 's'}: {said or 'none'}. "
+        f"{sweep.compiles} compiled now, {sweep.known} known from before."
     )
     if sweep.best is None or sweep.best.plan is None:
         return f"{text} None fits: try more devices, or fewer rows a device."

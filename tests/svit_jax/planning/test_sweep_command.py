@@ -46,13 +46,15 @@ def plan(monkeypatch, tmp_path, configs, capsys):
 def test_a_sweep_and_again_from_the_cache(plan, tmp_path):
     options = ("--sweep", "--rows", "1", "3", "--remat", "full", "--data.batch_size=8")
     file = str(tmp_path / "plans.csv")
-    first, code = plan(*options, "--csv", file)
+    first, code = plan(*options, "--csv", file, "--html", str(tmp_path / "plans.html"))
     assert code == 0 and first["compiles"] > 0
     rows = [(row["tensor"], row["rows_per_device"]) for row in first["candidates"]]
     assert sorted(rows) == [(tensor, rows) for tensor in (1, 2, 4, 8) for rows in (1, 3)]
     reasons = {row["reason"] for row in first["candidates"] if row["rows_per_device"] == 3}
     assert all("a step has 8 rows, and 3 at a time" in reason for reason in reasons)
     assert len((tmp_path / "plans.csv").read_text().splitlines()) == 9
+    page = (tmp_path / "plans.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and "All plans, ranked" in page
     second, _ = plan(*options)
     assert second["candidates"] == first["candidates"]
     assert (second["compiles"], second["from_cache"]) == (0, first["compiles"])
