@@ -36,8 +36,7 @@ def described(plan: Plan) -> str:
         f"{plan.config} on {plan.topology}: {plan.devices} x {plan.device_kind}, mesh "
         f"{axes or 'of one device'}",
         f"a step: {work['rows']:g} rows of {work['row_length']:g} tokens "
-        f"({plan.choices['rows_per_device']:g} a device at a time, {work['accumulate']:g} times), "
-        f"about {work['samples']:.0f} samples, {work['tokens']:,.0f} real tokens",
+        f"({_rows(plan)}), about {work['samples']:.0f} samples, {work['tokens']:,.0f} real tokens",
         "",
         f"memory a device: {memory.total / _GIB:.2f} of {memory.capacity / _GIB:.2f} GiB: "
         + (f"fits, {slack:.2f} to spare" if memory.fits else f"{-slack:.2f} GiB too much"),
@@ -89,6 +88,12 @@ def described(plan: Plan) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
     lines.append(f"compiled in {plan.compile_seconds:.0f} s with {versions}")
     return "\n".join(lines)
+
+
+def _rows(plan: Plan) -> str:
+    rows, times = plan.choices["rows_per_device"], plan.work["accumulate"]
+    text = "1 row a device" if rows == 1 else f"{rows:g} rows a device"
+    return text if times == 1 else f"{text} at a time, {times:g} times"
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:

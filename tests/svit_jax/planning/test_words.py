@@ -40,7 +40,7 @@ def test_a_page_says_what_matters():
     page = described(PLAN)
     for part in (
         "17.00 of 15.00 GiB: 2.00 GiB too much",
-        "1 a device at a time, 2 times",
+        "(1 row a device at a time, 2 times)",
         "all-gather  fsdp  ici      40     3.000    38",
         "2.000 s a step, bound by matrix units",
         "MFU 40.0%",
