@@ -5,6 +5,7 @@ import functools
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import jax
 import numpy as np
@@ -32,12 +33,15 @@ from svit_jax.evaluation.run import AnswerAll
 from svit_jax.inference.engine import Engine, Prompt
 from svit_jax.inference.sampler import GREEDY, Sampling
 from svit_jax.inference.text import Stops, TextStream
+from svit_jax.models.int8 import has_scales, in_int8
 from svit_jax.models.parameters import flat_parameters, logical_axes
 from svit_jax.models.svit import Compute, abstract_model
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
 from svit_jax.sharding.rules import Rules, tree_shardings
 
 Image = PathLike | bytes | None
+Int8 = Literal["none", "weights", "all"]
+_PARTS = ("weights", "cache")
 Shown = Image | Sequence[Image] | NoPicture
 """What a question is about: a picture, a list of them in their order, or none."""
 
@@ -124,8 +128,13 @@ class Assistant:
         return functools.partial(self.answer_all, max_new_tokens=max_new_tokens)
 
     def identity(self, max_new_tokens: int) -> str:
-        """What decides greedy answers: the checkpoint's content and the decoding limit."""
-        return f"{checkpoint_fingerprint(self.checkpoint)} greedy {max_new_tokens}"
+        """What decides greedy answers: the checkpoint's content, what of it is in int8, and the
+        decoding limit."""
+        rounded = has_scales(self.engine.parameters), self.engine.int8_cache
+        int8 = "".join(
+            f" int8 {part}" for part, is_so in zip(_PARTS, rounded, strict=True) if is_so
+        )
+        return f"{checkpoint_fingerprint(self.checkpoint)}{int8} greedy {max_new_tokens}"
 
     def stream(
         self,
@@ -185,11 +194,14 @@ def load(
     parameter_dtype: str | None = None,
     mesh: MeshConfig | None = None,
     batch_size: int = 1,
+    int8: Int8 = "none",
 ) -> Assistant:
     """The newest checkpoint of a workdir, trained or converted (or one checkpoint folder in it),
     each parameter loaded straight into its sharding. The mesh is of this process's devices: each
     process of several has a model of its own. Computes in `dtype`; keeps parameters as they
-    are stored, or cast to `parameter_dtype`. Raises UserError where the folder is not one."""
+    are stored, or cast to `parameter_dtype`. `int8` rounds the decoder's kernels ("weights"), or
+    these and the cache ("all"), once they are loaded. Raises UserError where the folder is not
+    one."""
     folder = epath.Path(path)
     checkpoint = newest_checkpoint(folder)
     workdir = folder if checkpoint != folder else folder.parent.parent
@@ -206,8 +218,12 @@ def load(
         for name, shape in shapes.items()
     }
     parameters = load_parameters(checkpoint, abstract)
-    compute = Compute(dtype)
-    return assistant(workdir, parameters, compute, device_mesh, rules, batch_size, checkpoint)
+    if int8 != "none":
+        parameters = in_int8(parameters)
+    compute, cache = Compute(dtype), int8 == "all"
+    return assistant(
+        workdir, parameters, compute, device_mesh, rules, batch_size, checkpoint, cache
+    )
 
 
 def assistant(
@@ -218,10 +234,14 @@ def assistant(
     rules: Rules,
     batch_size: int,
     checkpoint: PathLike,
+    int8_cache: bool = False,
 ) -> Assistant:
     """The model of a workdir with parameters that are at hand, laid on the mesh by the rules;
     `checkpoint` is what they came from."""
     bundle = read_bundle(workdir)
     tokenizer = Tokenizer(bundle.tokenizer)
-    engine = Engine(bundle.model, parameters, compute, mesh, rules, tokenizer.eos_id, batch_size)
+    engine = Engine(
+        *(bundle.model, parameters, compute, mesh, rules, tokenizer.eos_id, batch_size),
+        int8_cache=int8_cache,
+    )
     return Assistant(bundle, tokenizer, engine, str(checkpoint))

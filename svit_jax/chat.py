@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from data_pipeline.common.dialogue import IMAGE_MARKER, Turn
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
-from svit_jax.api import Assistant, load
+from svit_jax.api import Assistant, Int8, load
 from svit_jax.inference.sampler import Sampling
 from svit_jax.sharding.mesh import MeshConfig
 
@@ -23,9 +23,10 @@ def chat(
     sampling: Sampling,
     stop: Sequence[str] = (),
     mesh: MeshConfig | None = None,
+    int8: Int8 = "none",
 ) -> None:
     """Reads questions from standard input until it ends; prints answers as they are decoded."""
-    assistant = load(checkpoint, mesh=mesh)
+    assistant = load(checkpoint, mesh=mesh, int8=int8)
     if image is not None:
         assistant.picture(image)
     interactive = sys.stdin.isatty()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from svit_jax.cli.job import MESH_HELP, add_hosts, add_job, ending, launch, show
+from svit_jax.cli.job import MESH_HELP, add_hosts, add_int8, add_job, ending, launch, show
 
 _BENCHMARKS = (
     "vqav2, gqa, mme, pope, referring, scienceqa, seedbench, mmbench, mmbench_cn, textvqa, vizwiz, "
@@ -37,7 +37,10 @@ def _eval(jobs: Any) -> None:
         from svit_jax.sharding.mesh import parse_mesh
 
         assistant = load(
-            options.checkpoint, mesh=parse_mesh(options.mesh), batch_size=options.batch_size
+            options.checkpoint,
+            mesh=parse_mesh(options.mesh),
+            batch_size=options.batch_size,
+            int8=options.int8,
         )
         runs = on_all_hosts(
             assistant.answerer(options.max_new_tokens),
@@ -105,6 +108,7 @@ def _eval(jobs: Any) -> None:
     job.add_argument("--batch-size", type=int, default=16)
     job.add_argument("--max-new-tokens", type=int, default=128)
     job.add_argument("--mesh", default="", help=MESH_HELP)
+    add_int8(job)
     add_hosts(job)
 
 

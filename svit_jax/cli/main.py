@@ -8,7 +8,7 @@ from svit_jax.cli.convert import convert_job
 from svit_jax.cli.data import data_jobs
 from svit_jax.cli.doctor import doctor_job
 from svit_jax.cli.eval import eval_jobs
-from svit_jax.cli.job import MESH_HELP, add_job, ending
+from svit_jax.cli.job import MESH_HELP, add_int8, add_job, ending
 from svit_jax.cli.judge import judge_job
 from svit_jax.cli.plan import plan_job
 from svit_jax.cli.train import train_job
@@ -88,6 +88,7 @@ def _chat(jobs: Any) -> None:
             sampling,
             options.stop,
             parse_mesh(options.mesh),
+            options.int8,
         )
 
     job = add_job(
@@ -110,4 +111,5 @@ def _chat(jobs: Any) -> None:
         "--stop", nargs="+", default=[], metavar="TEXT", help="texts that end an answer"
     )
     job.add_argument("--mesh", default="", help=MESH_HELP)
+    add_int8(job)
     job.add_argument("--max-new-tokens", type=int, default=256)

@@ -17,7 +17,7 @@ from svit_jax.inference.sampler import GREEDY, Settings, log_probability, pick
 from svit_jax.models.attention import Packed, cache_mask
 from svit_jax.models.decoder import Cache
 from svit_jax.models.parameters import with_parameters
-from svit_jax.models.svit import Compute, Svit, SvitConfig, abstract_model
+from svit_jax.models.svit import Compute, Svit
 from svit_jax.sharding.rules import Rules, active_rules, axis_names, parts, shard, spec
 
 CHUNK = 32
@@ -70,24 +70,28 @@ def batch_parts(mesh: Mesh, rules: Rules) -> int:
 
 
 class Programs:
-    """The compiled functions of one model on one mesh, for batches of `rows`."""
+    """The compiled functions of one model (`structure`, without its parameters) on one mesh, for
+    batches of `rows`."""
 
     def __init__(
         self,
-        config: SvitConfig,
+        structure: Svit,
         compute: Compute,
         mesh: Mesh,
         rules: Rules,
         eos_id: int,
         rows: int,
+        int8_cache: bool = False,
     ):
-        self._structure = abstract_model(config)
+        self._structure = structure
         self._compute, self._eos_id, self._rows = compute, eos_id, rows
+        self._int8_cache = int8_cache
         self._mesh, self._rules = mesh, inference_rules(mesh, rules, rows)
         whole, row = self._place(), self._place("batch")
-        cache = self._place(None, "batch", None, "kv_heads", None)
+        vectors = self._place(None, "batch", None, "kv_heads", None)
+        scales = self._place(None, "batch", None, "kv_heads") if int8_cache else None
         state = State(
-            cache=Cache(cache, cache),
+            cache=Cache(vectors, vectors, scales, scales),
             token=row,
             position=row,
             number=row,
@@ -144,9 +148,11 @@ class Programs:
                 x, positions, seen, "new", backend=self._compute.attention
             )
             assert cache is not None
+            if self._int8_cache:
+                cache = cache.in_int8()
             last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
             state = State(
-                cache=Cache(*(_with_slots(array, slots) for array in cache)),
+                cache=jax.tree.map(lambda array: _with_slots(array, slots), cache),
                 token=jnp.zeros(rows, jnp.int32),
                 position=lengths - 1,
                 number=jnp.zeros(rows, jnp.int32),
@@ -233,10 +239,11 @@ class Programs:
         """Rows that wait for `insert`."""
         decoder, rows = self._structure.config.decoder, self._rows
         shape = decoder.layers, rows, slots, decoder.kv_heads, decoder.head_dim
-        cache = jnp.zeros(shape, self._compute.dtype)
+        vectors = jnp.zeros(shape, self._compute.dtype)
+        cache = Cache(vectors, vectors)
         none = jnp.zeros(rows, jnp.int32)
         return State(
-            cache=Cache(cache, cache),
+            cache=cache.in_int8() if self._int8_cache else cache,
             token=none,
             position=none,
             number=none,
@@ -251,7 +258,7 @@ def _insert(rows: State, made: State, source: Int[Array, ""], target: Int[Array,
     in later slots of the cache lies ahead of it, until it is overwritten."""
 
     def place(array: Array, new: Array) -> Array:
-        axis = 1 if array.ndim == 5 else 0  # the cache has its layers first
+        axis = 1 if array.ndim > 2 else 0  # the cache has its layers first
         row = jax.lax.dynamic_slice_in_dim(new, source, 1, axis)
         start = [target if n == axis else jnp.int32(0) for n in range(array.ndim)]
         return jax.lax.dynamic_update_slice(array, row, start)
@@ -264,8 +271,10 @@ def _release(rows: State, released: Bool[Array, "B"]) -> State:
     return rows._replace(left=jnp.where(released, 0, rows.left))
 
 
-def _with_slots(array: Float[Array, "L B T K H"], slots: int) -> Float[Array, "L B S K H"]:
-    return jnp.pad(array, ((0, 0), (0, 0), (0, slots - array.shape[2]), (0, 0), (0, 0)))
+def _with_slots(array: Array, slots: int) -> Array:
+    """[L, B, T, ...] with zeros up to S slots."""
+    missing = slots - array.shape[2]
+    return jnp.pad(array, [(0, missing) if axis == 2 else (0, 0) for axis in range(array.ndim)])
 
 
 def _seen(
