@@ -10,6 +10,7 @@ from svit_jax.cli.doctor import doctor_job
 from svit_jax.cli.eval import eval_jobs
 from svit_jax.cli.job import MESH_HELP, add_job, ending
 from svit_jax.cli.plan import plan_job
+from svit_jax.cli.serve import serve_job
 from svit_jax.cli.train import train_job
 
 
@@ -46,6 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     plan_job(jobs)
     doctor_job(jobs)
     _chat(jobs)
+    serve_job(jobs)
     return parser
 
 
