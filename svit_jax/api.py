@@ -67,11 +67,22 @@ class Assistant:
             raise UserError(f"picture: {file} is a folder; give a picture file.")
         return prepare(file.read_bytes(), size, self.bundle.image_mode, str(image))
 
-    def prompt(self, turns: Sequence[Turn], images: Sequence[Image]) -> Prompt:
-        """A conversation that ends with the human's turn, as the engine takes it."""
+    def prompt(
+        self, turns: Sequence[Turn], images: Sequence[Image], system: str | None = None
+    ) -> Prompt:
+        """A conversation that ends with the human's turn, as the engine takes it. `system` stands
+        in place of the template's own words about the conversation."""
+        template = get_template(self.bundle.template, self.bundle.after_eos)
+        if system is not None:
+            if template.style == "caption":
+                raise UserError(
+                    f"the model's template {template.name} has no place for a system message; "
+                    "leave it out."
+                )
+            template = dataclasses.replace(template, system=system)
         encoded = encode_prompt(
             turns,
-            get_template(self.bundle.template, self.bundle.after_eos),
+            template,
             self.tokenizer,
             self.bundle.model.vision.patches,
             has_picture=bool(images),

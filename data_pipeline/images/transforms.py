@@ -4,7 +4,9 @@ The arithmetic is LLaVA-1.5's: a padded square, or CLIP's resize and centre crop
 antialiased bicubic resize on uint8. Scaling and normalising come later, on the device.
 """
 
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 import numpy as np
@@ -48,14 +50,30 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
     return _decode(data, name, unconverted=False)
 
 
+def picture_size(data: bytes, name: str) -> tuple[int, int]:
+    """The width and height that the picture claims, in pixels: none of them is decoded.
+
+    Raises BadRecordError as `decode_picture` does, but for what only decoding shows.
+    """
+    with _opened(data, name) as picture:
+        return picture.size
+
+
 def _decode(data: bytes, name: str, unconverted: bool) -> Image.Image:
+    with _opened(data, name) as picture:
+        if unconverted and picture.mode in _UNCONVERTED_FILL:
+            picture.load()
+            return picture
+        return picture.convert("RGB")
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """The picture with its header read; what goes wrong with it meanwhile is a BadRecordError."""
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
             _check_size(picture, len(data), name)
-            if unconverted and picture.mode in _UNCONVERTED_FILL:
-                picture.load()
-                return picture
-            return picture.convert("RGB")
+            yield picture
     except BadRecordError:
         raise
     except Image.DecompressionBombError as error:

@@ -171,15 +171,16 @@ class Tokenizer:
     def shown(self, ids: Sequence[int]) -> str:
         """The ids piece by piece, for a reader: spaces where words begin, "<s>", "</s>" and "<unk>"
         as they are called, bytes as the characters that they make (or U+FFFD)."""
-        model, found = self._processors[False], bytearray()
-        for i in map(int, ids):
-            if i >= self.vocab_size:
-                found += f"<{i}>".encode()
-            elif model.is_byte(i):
-                found.append(int(model.id_to_piece(i)[1:-1], 16))
-            else:
-                found += model.id_to_piece(i).replace(WORD_START, " ").encode()
-        return found.decode(errors="replace")
+        return b"".join(map(self.bytes_of, map(int, ids))).decode(errors="replace")
+
+    def bytes_of(self, i: int) -> bytes:
+        """What one id stands for, as UTF-8: of a byte piece, one byte of a character."""
+        model = self._processors[False]
+        if i >= self.vocab_size:
+            return f"<{i}>".encode()
+        if model.is_byte(i):
+            return bytes([int(model.id_to_piece(i)[1:-1], 16)])
+        return model.id_to_piece(i).replace(WORD_START, " ").encode()
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from svit_jax.cli.eval import eval_jobs
 from svit_jax.cli.job import MESH_HELP, add_int8, add_job, ending
 from svit_jax.cli.judge import judge_job
 from svit_jax.cli.plan import plan_job
+from svit_jax.cli.serve import serve_job
 from svit_jax.cli.train import train_job
 
 
@@ -48,6 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     plan_job(jobs)
     doctor_job(jobs)
     _chat(jobs)
+    serve_job(jobs)
     return parser
 
 

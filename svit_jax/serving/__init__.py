@@ -1,0 +1,1 @@
+"""Answers over HTTP: the OpenAI chat-completions API in front of the continuous engine."""

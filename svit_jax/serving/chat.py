@@ -1,0 +1,204 @@
+"""`/v1/chat/completions`: a conversation in, its next message out, whole or as it is made."""
+
+import asyncio
+import functools
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from data_pipeline.common.errors import UserError
+from svit_jax.api import Assistant
+from svit_jax.inference.continuous import ContinuousEngine
+from svit_jax.inference.engine import Prompt
+from svit_jax.inference.sampler import Sampling
+from svit_jax.inference.text import Stops
+from svit_jax.serving.answering import Answer, Question
+from svit_jax.serving.body import read_json_body, while_there
+from svit_jax.serving.conversation import (
+    Conversation,
+    check_picture,
+    decode_data_url,
+    read_conversation,
+)
+from svit_jax.serving.errors import ApiError
+from svit_jax.serving.gate import Admission
+from svit_jax.serving.remote import PictureFetcher
+from svit_jax.serving.schema import ChatRequest, read_request
+from svit_jax.serving.settings import ServerSettings
+from svit_jax.serving.telemetry import Record
+from svit_jax.serving.writing import Writer
+
+T = TypeVar("T")
+
+_COLDEST = 0.01
+"""Below it a temperature means the likeliest token always: logits divided by less overflow."""
+
+_SEEDS = 2**32
+
+_LONGEST_TOKEN = 256
+"""Characters. Text that can't fit is refused before it is made tokens of."""
+
+
+class ChatCompletions:
+    """The endpoint, as an ASGI application."""
+
+    def __init__(
+        self,
+        assistant: Assistant,
+        engine: ContinuousEngine,
+        settings: ServerSettings,
+        admission: Admission,
+    ):
+        self._assistant, self._engine = assistant, engine
+        self._settings, self._admission = settings, admission
+        self._fetcher = PictureFetcher(settings.access.url_hosts, settings.limits.body_bytes)
+        self._pool = ThreadPoolExecutor(settings.decoders, "preparing")
+        self._open: set[Answer] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._admission.place():
+            body = await read_json_body(scope, receive, self._settings.limits)
+            await while_there(self._answer(body, scope, receive, send), receive)
+
+    def cancel_all(self) -> None:
+        """Ends all answers where they are; their readers are told."""
+        for answer in self._open:
+            answer.cancel()
+
+    async def _answer(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        record: Record = scope["state"]["record"]
+        asked = await self._in_pool(read_request, body)
+        if asked.model != self._settings.model:
+            raise ApiError(
+                404,
+                f"There is no model {asked.model[:100]!r}; this server has {self._settings.model}.",
+                "model_not_found",
+                "model",
+            )
+        prompt = await self._prompt(asked)
+        record.answer |= {
+            "stream": bool(asked.stream),
+            "pictures": len(prompt.images),
+            "prompt_tokens": len(prompt.tokens),
+        }
+        if self._settings.log_contents:
+            record.contents["messages"] = _shown(asked)
+        question = Question(
+            prompt,
+            self._limit(asked, len(prompt.tokens)),
+            sampling(asked),
+            Stops(asked.stops),
+            record.client,
+        )
+        try:
+            answer = Answer(self._engine, self._assistant.tokenizer, question)
+        except UserError as error:
+            raise ApiError(400, str(error), "context_length_exceeded", "messages") from None
+        tokenizer = self._assistant.tokenizer
+        writer = Writer(asked, answer, record, tokenizer, len(prompt.tokens))
+        self._open.add(answer)
+        try:
+            if asked.stream:
+                await writer.stream(send)
+            else:
+                whole = (await writer.whole()).model_dump_json()
+                await Response(whole, media_type="application/json")(scope, receive, send)
+        finally:
+            self._open.discard(answer)
+            answer.cancel()
+            record.answer |= {
+                "completion_tokens": answer.tokens,
+                "finish_reason": answer.finish_reason,
+            }
+            if self._settings.log_contents:
+                record.contents["answer"] = writer.text
+
+    async def _prompt(self, asked: ChatRequest) -> Prompt:
+        limits = self._settings.limits
+        conversation = read_conversation(asked.messages, limits)
+        longest = self._engine.max_length * _LONGEST_TOKEN
+        if sum(len(turn.text) for turn in conversation.turns) > longest:
+            raise ApiError(
+                400,
+                f"The messages hold more text than the context of {self._engine.max_length} tokens "
+                "can; shorten the conversation.",
+                "context_length_exceeded",
+                "messages",
+            )
+        fetched = {
+            picture.url: await self._fetcher.fetch(picture)
+            for picture in conversation.pictures
+            if picture.url[:5].lower() != "data:"
+        }
+        return await self._in_pool(self._make_prompt, conversation, fetched)
+
+    def _make_prompt(self, conversation: Conversation, fetched: dict[str, bytes]) -> Prompt:
+        files = []
+        for picture in conversation.pictures:
+            data = fetched.get(picture.url)
+            files.append(decode_data_url(picture) if data is None else data)
+            check_picture(picture, files[-1], self._settings.limits)
+        try:
+            return self._assistant.prompt(conversation.turns, files, conversation.system)
+        except UserError as error:
+            raise ApiError(400, str(error), "invalid_value", "messages") from None
+
+    def _limit(self, asked: ChatRequest, prompt_tokens: int) -> int:
+        """How many tokens the answer may have."""
+        asked_for = (asked.max_tokens, asked.max_completion_tokens)
+        given = {limit for limit in asked_for if limit is not None}
+        if len(given) > 1:
+            raise ApiError(
+                400,
+                "max_tokens and max_completion_tokens differ; give one of them.",
+                "invalid_value",
+                "max_tokens",
+            )
+        limits = self._settings.limits
+        if not given:
+            room = self._engine.max_length - prompt_tokens
+            return max(1, min(limits.default_tokens, limits.new_tokens, room))
+        (wanted,) = given
+        if wanted > limits.new_tokens:
+            raise ApiError(
+                400,
+                f"{wanted} tokens are more than this server gives; ask for {limits.new_tokens} at "
+                "most.",
+                "invalid_value",
+                "max_tokens" if asked.max_tokens else "max_completion_tokens",
+            )
+        return wanted
+
+    async def _in_pool(self, work: Callable[..., T], *given: Any) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, functools.partial(work, *given))
+
+
+def sampling(asked: ChatRequest) -> Sampling:
+    """OpenAI's defaults: temperature 1, and a seed of its own for each request without one."""
+    temperature = 1.0 if asked.temperature is None else asked.temperature
+    seed = secrets.randbits(32) if asked.seed is None else asked.seed % _SEEDS
+    return Sampling(
+        temperature if temperature >= _COLDEST else 0.0,
+        1.0 if asked.top_p is None else asked.top_p,
+        seed,
+        asked.top_k or 0,
+        asked.repetition_penalty or 1.0,
+    )
+
+
+def _shown(asked: ChatRequest) -> list[dict[str, Any]]:
+    """The messages without their pictures."""
+    return [
+        {
+            "role": message.role,
+            "content": message.content
+            if isinstance(message.content, str)
+            else [getattr(part, "text", "(picture)") for part in message.content],
+        }
+        for message in asked.messages
+    ]

@@ -1,0 +1,102 @@
+"""`svit serve`: the server's process, from its socket to its last answer."""
+
+import asyncio
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+
+from data_pipeline.common.errors import UserError
+from svit_jax.api import Assistant
+from svit_jax.inference.continuous import ContinuousEngine
+from svit_jax.serving.app import Service, make_service
+from svit_jax.serving.settings import KEYS_VARIABLE, ServerSettings, is_loopback
+from svit_jax.serving.telemetry import LOGGER, log_to_stderr
+
+_CONNECTIONS = 1024
+_SEND_BUFFER = 128 * 2**10
+_LAST_WORDS_SECONDS = 5
+"""For the answers that the end of draining breaks off to say so."""
+
+
+def serve(
+    assistant: Assistant, engine: ContinuousEngine, settings: ServerSettings, max_waiting: int
+) -> None:
+    """Serves until SIGTERM or SIGINT, then answers what it has taken, within the limit of
+    `drain_seconds`; a second signal ends it at once. Raises UserError where it can't listen."""
+    listening = listen(settings)
+    log_to_stderr()
+    if not settings.access.keys and not is_loopback(settings.host):
+        LOGGER.warning(f"anyone who reaches {settings.host} may ask: set {KEYS_VARIABLE}")
+    service = make_service(assistant, engine, settings, max_waiting)
+    address = listening.getsockname()
+    where = f"[{address[0]}]" if ":" in address[0] else address[0]
+    LOGGER.info(f"{settings.model} is served at http://{where}:{address[1]}/v1")
+    try:
+        asyncio.run(DrainingServer(service, settings).serve([listening]))
+    finally:
+        engine.close(drain=False)
+
+
+def listen(settings: ServerSettings) -> socket.socket:
+    """A socket at the settings' address, whose connections are dropped by the kernel when their
+    reader takes nothing for too long. Raises UserError where the address is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit these. The server can't see into the kernel's buffers.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            patience = int(1000 * settings.limits.send_seconds)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
+        listening.bind((settings.host, settings.port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise UserError(
+            f"{settings.host} port {settings.port} can't be served ({error}); choose another "
+            "--host or --port."
+        ) from None
+    return listening
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that on its first signal goes on to listen, refuses what is new with 503, and ends
+    once what it has taken is answered or `drain_seconds` have passed."""
+
+    def __init__(self, service: Service, settings: ServerSettings):
+        super().__init__(
+            uvicorn.Config(
+                service.app,
+                lifespan="off",
+                ws="none",
+                http="h11",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=settings.behind_proxy,
+                forwarded_allow_ips="127.0.0.1,::1",
+                limit_concurrency=_CONNECTIONS,
+                timeout_graceful_shutdown=_LAST_WORDS_SECONDS,
+            )
+        )
+        self._service, self._settings = service, settings
+        self._deadline = float("inf")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._service.admission.draining:
+            super().handle_exit(sig, frame)
+        else:
+            self.drain()
+
+    def drain(self) -> None:
+        self._deadline = time.monotonic() + self._settings.limits.drain_seconds
+        self._service.admission.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        late = time.monotonic() >= self._deadline
+        if self._service.admission.draining and (late or not self._service.admission.inside):
+            self._service.chat.cancel_all()
+            self.should_exit = True
+        return await super().on_tick(counter)

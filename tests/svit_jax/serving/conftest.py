@@ -1,0 +1,46 @@
+"""A model of random parameters that is served, and pictures to ask about."""
+
+import base64
+
+import jax
+import pytest
+from served import ScriptedEngine, serving
+
+from svit_jax.api import Assistant, assistant
+from svit_jax.checkpoints.bundle import write_bundle
+from svit_jax.models.parameters import flat_parameters
+from svit_jax.models.svit import Compute, initial_model
+from svit_jax.sharding.mesh import MeshConfig, make_mesh
+from svit_jax.sharding.rules import Rules
+
+
+@pytest.fixture(scope="session")
+def tiny_assistant(make_run, tiny_data, tmp_path_factory) -> Assistant:
+    model = make_run("finetune").model
+    workdir = tmp_path_factory.mktemp("served")
+    write_bundle(workdir, model, "v1", "pad", tiny_data.tokenizer)
+    parameters = flat_parameters(jax.jit(lambda: initial_model(model, 3))())
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    return assistant(workdir, parameters, Compute("float32"), mesh, Rules(), 1, workdir)
+
+
+@pytest.fixture(scope="session")
+def picture(tiny_data) -> bytes:
+    return sorted(tiny_data.pictures.rglob("*.jpg"))[0].read_bytes()
+
+
+@pytest.fixture(scope="session")
+def picture_url(picture) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+
+
+@pytest.fixture
+def parrot(tiny_assistant) -> ScriptedEngine:
+    """Says "red or blue ☃."."""
+    return ScriptedEngine(tiny_assistant.tokenizer.encode("red or blue ☃."))
+
+
+@pytest.fixture
+def served(tiny_assistant, parrot):
+    with serving(tiny_assistant, parrot) as found:
+        yield found
