@@ -91,6 +91,7 @@ def _chat(jobs: Any) -> None:
             options.stop,
             parse_mesh(options.mesh),
             options.int8,
+            options.allow_urls,
         )
 
     job = add_job(
@@ -101,7 +102,10 @@ def _chat(jobs: Any) -> None:
         "svit chat --checkpoint demo_run/finetune --image photo.jpg",
     )
     job.add_argument("--checkpoint", required=True, help="workdir of a training run")
-    job.add_argument("--image", help="the picture to talk about")
+    job.add_argument("--image", nargs="+", default=[], help="the pictures to talk about")
+    job.add_argument(
+        "--allow-urls", action="store_true", help="pictures may be addresses of the web, too"
+    )
     job.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token always")
     job.add_argument("--top-k", type=int, default=0, help="only the k likeliest tokens (0: all)")
     job.add_argument("--top-p", type=float, default=1.0, help="only the likeliest of so much mass")
