@@ -99,13 +99,13 @@ class Programs:
             seen=self._place("batch", "act_vocab"),
             settings=Settings(row, row, row, row, row),
         )
-        steps = self._place(None, "batch")
-        emitted = Emitted(steps, steps, whole)
+        # What the host reads is whole on every device: of several hosts each reads all of it.
+        emitted = Emitted(whole, whole, whole)
         self.prefill: Any = jax.jit(
             self._prefill, static_argnames="slots", out_shardings=(state, emitted)
         )
         self.decode: Any = jax.jit(self._decode, donate_argnums=1, out_shardings=(state, emitted))
-        self.score: Any = jax.jit(self._score, out_shardings=self._place("batch", None))
+        self.score: Any = jax.jit(self._score, out_shardings=whole)
         self.features: Any = jax.jit(self._features, out_shardings=whole)
         self.idle: Any = jax.jit(self._idle, static_argnames="slots", out_shardings=state)
         self.insert: Any = jax.jit(_insert, donate_argnums=0, out_shardings=state)
@@ -115,8 +115,14 @@ class Programs:
         return NamedSharding(self._mesh, spec(self._rules, logical))
 
     def put(self, rows: Any) -> Any:
-        """Host arrays, batch axis first, laid on the devices by their rows."""
-        return jax.device_put(rows, self._place("batch"))
+        """Host arrays, batch axis first, laid on the devices by their rows. Of several hosts each
+        has all rows, and gives its devices theirs."""
+        place = self._place("batch")
+        if not self._mesh.is_multi_process:
+            return jax.device_put(rows, place)
+        return jax.tree.map(
+            lambda array: jax.make_array_from_callback(array.shape, place, array.__getitem__), rows
+        )
 
     def compiled(self) -> int:
         """How many programs there are by now."""
