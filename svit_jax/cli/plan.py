@@ -1,6 +1,7 @@
 """`svit plan`: what a config's step would need and cost on a slice that isn't there."""
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -84,17 +85,24 @@ def _plan(options: argparse.Namespace, config: str, topology: str) -> None:
         sys.exit(_simulated(place.count))
     from data_pipeline.common.files import write_json
     from svit_jax.planner import plan_config
-    from svit_jax.planning.words import described
+    from svit_jax.planning.memory import DoesNotFitError
+    from svit_jax.planning.words import described, described_memory
 
-    plan = plan_config(
-        config,
-        options.overrides,
-        topology,
-        options.mesh,
-        options.slices,
-        options.hlo,
-        lambda text: print(text, file=sys.stderr, flush=True),
-    )
+    try:
+        plan = plan_config(
+            config,
+            options.overrides,
+            topology,
+            options.mesh,
+            options.slices,
+            options.hlo,
+            lambda text: print(text, file=sys.stderr, flush=True),
+        )
+    except DoesNotFitError as error:
+        if error.memory:
+            refused = {"reason": str(error), "memory": dataclasses.asdict(error.memory)}
+            print(json.dumps(refused) if options.json else described_memory(error.memory))
+        raise
     if options.save:
         write_json(Path(options.save), plan.to_json())
     print(json.dumps(plan.to_json()) if options.json else described(plan))
