@@ -14,6 +14,7 @@ planned before is not planned again.
 import argparse
 import itertools
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,8 +23,13 @@ from typing import Any
 
 from measuring import machine, record
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tpu_scripts.accelerators import PRICES
+
 RESULTS = Path(__file__).resolve().parent / "results"
 RECIPE_ROWS = 32
+GIB = 2**30
 PACKED = next(
     row
     for row in json.loads((RESULTS / "packing.json").read_text())["packed"]
@@ -114,15 +120,67 @@ def plans_of(name: str, mode: str, batch: str) -> Iterator[dict[str, Any]]:
                 break
 
 
+def table(plans: list[dict[str, Any]]) -> str:
+    """The fastest that fits of each slice, mode and batch, as the docs show it (Markdown)."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for each in plans:
+        groups.setdefault((each["batch"], each["mode"], each["slice"]), []).append(each)
+    head = (
+        *("slice", "training", "samples a step", "mesh", "remat", "GiB a chip", "s a step"),
+        *("tokens/s a chip", "MFU", "bound by", "hours", "dollars"),
+    )
+    lines = [head, ("---",) * len(head)]
+    order = {name: place for place, name in enumerate(SHAPES)}
+    for (_, mode, name), found in sorted(
+        groups.items(),
+        key=lambda item: (
+            item[0][0],
+            item[0][1],
+            order[item[0][2].split("-")[0]],
+            item[1][0]["chips"],
+        ),
+    ):
+        best = max(found, key=speed)
+        if not speed(best):
+            least = min(found, key=lambda each: each.get("memory_total", math.inf))
+            why = (
+                f"{least['memory_total'] / GIB:.1f} GiB needed"
+                if "memory_total" in least
+                else "too large"
+            )
+            lines.append((name, mode, "132", "", "", why, *[""] * 6))
+            continue
+        axes = ("replica", "fsdp", "tensor", "sequence")
+        mesh = " ".join(f"{axis} {best[axis]}" for axis in axes if best[axis] > 1)
+        dollars = best["chip_hours"] * PRICES[name.split("-")[0]]
+        lines.append(
+            (
+                *(name, mode, f"{best['samples']:.0f}", mesh, best["remat_decoder"]),
+                f"{best['memory_total'] / GIB:.1f}",
+                f"{best['seconds']:.2f}",
+                f"{best['tokens_per_second']:,.0f}",
+                f"{best['mfu']:.0%}",
+                best["bound"],
+                f"{best['epoch_hours']:.1f}",
+                f"{dollars:,.0f}",
+            )
+        )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("slices", nargs="*", help="such as v5e-64 (default: all)")
     parser.add_argument("--modes", nargs="+", default=list(CONFIGS), choices=list(CONFIGS))
     parser.add_argument("--out", help="folder of plan_slices.json")
+    parser.add_argument("--table", action="store_true", help="plan nothing; show what is there")
     given = parser.parse_args()
     slices = given.slices or [f"{name}-{chips}" for chips in CHIPS for name in SHAPES]
     old = Path(given.out or ".") / "plan_slices.json"
     plans = json.loads(old.read_text())["plans"] if old.exists() else []
+    if given.table:
+        print(table(plans))
+        return
     done = {(each["slice"], each["mode"], each["batch"]) for each in plans}
     for batch, name, mode in itertools.product(("recipe", "rows"), slices, given.modes):
         if (name, mode, batch) in done:
