@@ -102,7 +102,7 @@ def plan_config(
         estimate=estimate(schedule, model, work["tokens"] * share, place),
         departures=tuple(departures(config, work)),
         compile_seconds=round(seconds, 1),
-        versions=_versions(place),
+        versions=compiler_versions(place),
     )
 
 
@@ -265,7 +265,8 @@ def _axes_line(axes: Mapping[str, int]) -> str:
     return " ".join(f"{axis}={size}" for axis, size in axes.items() if size > 1) or "one device"
 
 
-def _versions(place: Topology) -> dict[str, str]:
+def compiler_versions(place: Topology) -> dict[str, str]:
+    """What compiled it."""
     versions = {name: metadata.version(name) for name in ("jax", "jaxlib")}
     libtpu = libtpu_version() if place.on_tpu else None
     return {**versions, "libtpu": libtpu} if libtpu else versions

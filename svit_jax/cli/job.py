@@ -30,7 +30,7 @@ def add_job(jobs: Any, name: str, run: Run, text: str, example: str) -> argparse
     return job
 
 
-def add_int8(job: argparse.ArgumentParser) -> None:
+def add_int8(job: Any) -> None:
     job.add_argument(
         "--int8",
         default="none",

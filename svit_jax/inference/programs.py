@@ -99,12 +99,15 @@ class Programs:
             seen=self._place("batch", "act_vocab"),
             settings=Settings(row, row, row, row, row),
         )
+        self._places = state
         # What the host reads is whole on every device: of several hosts each reads all of it.
         emitted = Emitted(whole, whole, whole)
         self.prefill: Any = jax.jit(
             self._prefill, static_argnames="slots", out_shardings=(state, emitted)
         )
         self.decode: Any = jax.jit(self._decode, donate_argnums=1, out_shardings=(state, emitted))
+        # What `decode` does once, for plans: how often is known only while it runs.
+        self.step: Any = jax.jit(self._step, donate_argnums=1, out_shardings=(state, row, row))
         self.score: Any = jax.jit(self._score, out_shardings=whole)
         self.features: Any = jax.jit(self._features, out_shardings=whole)
         self.idle: Any = jax.jit(self._idle, static_argnames="slots", out_shardings=state)
@@ -113,6 +116,20 @@ class Programs:
 
     def _place(self, *logical: str | None) -> Any:
         return NamedSharding(self._mesh, spec(self._rules, logical))
+
+    def abstract(self, rows: Any) -> Any:
+        """What `put` would give of such host arrays, without data."""
+        place = self._place("batch")
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), rows)
+
+    def abstract_state(self, slots: int) -> Any:
+        """What `idle` would give, without data."""
+        shapes = jax.eval_shape(lambda: self._idle(slots))
+        return jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            shapes,
+            self._places,
+        )
 
     def put(self, rows: Any) -> Any:
         """Host arrays, batch axis first, laid on the devices by their rows. Of several hosts each
@@ -180,6 +197,19 @@ class Programs:
 
         def step(carry: tuple[State, Emitted]) -> tuple[State, Emitted]:
             state, (tokens, logs, made) = carry
+            state, token, log = self._step(parameters, state)
+            return state, Emitted(tokens.at[made].set(token), logs.at[made].set(log), made + 1)
+
+        with active_rules(self._mesh, self._rules):
+            shape = (CHUNK, *state.token.shape)
+            none = Emitted(jnp.full(shape, self._eos_id, jnp.int32), jnp.zeros(shape), jnp.int32(0))
+            return jax.lax.while_loop(more, step, (state, none))
+
+    def _step(
+        self, parameters: dict[str, jax.Array], state: State
+    ) -> tuple[State, Int[Array, "B"], Float[Array, "B"]]:
+        """One more token of each row."""
+        with active_rules(self._mesh, self._rules):
             model = self._model(parameters)
             x = model.decoder.embed(state.token[:, None], jnp.dtype(self._compute.dtype))
             positions = state.position[:, None]
@@ -187,13 +217,7 @@ class Programs:
             hidden, cache = model.decoder(x, positions, mask, state.cache)
             assert cache is not None
             logits = model.decoder.unembed(hidden)[:, 0]
-            state, token, log = self._next(state._replace(cache=cache), logits)
-            return state, Emitted(tokens.at[made].set(token), logs.at[made].set(log), made + 1)
-
-        with active_rules(self._mesh, self._rules):
-            shape = (CHUNK, *state.token.shape)
-            none = Emitted(jnp.full(shape, self._eos_id, jnp.int32), jnp.zeros(shape), jnp.int32(0))
-            return jax.lax.while_loop(more, step, (state, none))
+            return self._next(state._replace(cache=cache), logits)
 
     def _next(
         self, state: State, logits: Float[Array, "B V"]

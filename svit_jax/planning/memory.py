@@ -9,8 +9,11 @@ from data_pipeline.common.errors import UserError
 from svit_jax.planning.hlo import Module
 from svit_jax.planning.plan import Memory
 
-# The arguments of a step by how their names begin, as the compiler repeats them.
+# The arguments of a program by how their names begin, as the compiler repeats them.
 _ARGUMENTS = (
+    ("parameters", "weights"),
+    ("state.cache", "cache"),
+    ("prompts", "prompts"),
     ("state.trained", "weights"),
     ("state.frozen", "weights"),
     ("state.optimizer", "optimizer"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from svit_jax.planning.plan import Memory, Plan
+from svit_jax.planning.plan import Collective, Memory, Plan
 
 EXPLAINED = """\
 mesh         The devices as a grid. `fsdp` splits weights and rows, `tensor` heads and MLPs,
@@ -42,22 +42,7 @@ def described(plan: Plan) -> str:
         described_memory(plan.memory),
         "",
         "collectives a device and step:",
-        *_table(
-            [
-                ("kind", "axes", "network", "count", "GB sent", "overlapped"),
-                *(
-                    (
-                        row.kind,
-                        "+".join(row.axes),
-                        row.network,
-                        str(row.count),
-                        f"{row.bytes / 1e9:.3f}",
-                        str(row.overlapped),
-                    )
-                    for row in plan.collectives
-                ),
-            ]
-        ),
+        *described_collectives(plan.collectives),
         "",
         f"FLOPs a device: model {plan.flops['model'] / 1e12:.2f} T, hardware "
         f"{plan.flops['hardware'] / 1e12:.2f} T",
@@ -98,6 +83,17 @@ def described_memory(memory: Memory) -> str:
             *_table((name, f"{size / _GIB:.3f} GiB") for name, size in parts),
         )
     )
+
+
+def described_collectives(collectives: Iterable[Collective]) -> list[str]:
+    rows = [
+        (
+            *(row.kind, "+".join(row.axes), row.network, str(row.count)),
+            *(f"{row.bytes / 1e9:.3f}", str(row.overlapped)),
+        )
+        for row in collectives
+    ]
+    return _table([("kind", "axes", "network", "count", "GB sent", "overlapped"), *rows])
 
 
 def _rows(plan: Plan) -> str:
