@@ -8,8 +8,9 @@ BIN := .venv/bin
 demo: environment
 	@$(BIN)/svit demo --workdir $(WORKDIR)
 
+# Two processes, a file of tests in one of them: fixtures that train are made once.
 test: test-environment
-	@$(BIN)/python -m pytest -q -m "not slow" --ignore=tests/parity
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --ignore=tests/parity
 
 # pytest exits with 5 where no test has the mark.
 slow-test: test-environment

@@ -36,14 +36,16 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Answering:
-    """What is asked for: `rows` that decode together over a cache of `context` tokens each; prompts
-    of `prompt` tokens with so many `pictures`; "weights" or "all" (the cache too) in int8."""
+    """What is asked for: `rows` that decode together over a cache of `context` tokens each, `chunk`
+    tokens a call; prompts of `prompt` tokens with so many `pictures`; "weights" or "all" (the cache
+    too) in int8."""
 
     rows: int = 8
     context: int = 4096
     prompt: int = 1024
     pictures: int = 1
     int8: str = "none"
+    chunk: int = 4
 
     def __post_init__(self) -> None:
         if min(self.rows, self.context, self.prompt) < 1 or self.prompt > self.context:
@@ -55,7 +57,8 @@ class Answering:
 
 @dataclasses.dataclass(frozen=True)
 class ProgramPlan:
-    """One compiled program: a device's memory, its collectives, and the roofline's seconds."""
+    """One compiled program: a device's memory, its collectives, and the roofline's seconds; of
+    decoding they are those of a call of `Answering.chunk` tokens of each row."""
 
     memory: Memory
     collectives: tuple[Collective, ...]
@@ -68,7 +71,7 @@ class ProgramPlan:
 @dataclasses.dataclass(frozen=True)
 class GenerationPlan:
     """`prefill` is of one prompt (one for each part of the mesh that has rows of its own), `decode`
-    of one token of every row. A server needs the cache, which decoding's memory has, beside
+    of tokens of every row. A server needs the cache, which decoding's memory has, beside
     prefill's."""
 
     config: str
@@ -129,7 +132,7 @@ def plan_generation(
             write_text(file.with_name(f"{file.stem}.{name}{file.suffix}"), text)
         plans[name] = _read(compiled, text, grid, place)
         say(f"{name}: {plans[name].seconds * 1000:.2f} ms by the roofline")
-    step = plans["decode"].seconds
+    step = plans["decode"].seconds / answering.chunk
     return GenerationPlan(
         config=config_file,
         topology=place.name,
@@ -186,9 +189,8 @@ def _prefill(
 
 
 def _decode(programs: Programs, parameters: Any, answering: Answering) -> Any:
-    return programs.step.lower(
-        parameters, programs.abstract_state(bucket_length(answering.context))
-    )
+    state = programs.abstract_state(bucket_length(answering.context))
+    return programs.steps.lower(parameters, state, count=answering.chunk)
 
 
 def _compiled(lower: Callable[[], Any], name: str, place: Topology) -> Any:
@@ -232,7 +234,8 @@ def described_generation(plan: GenerationPlan) -> str:
         f"{axes or 'of one device'}; int8: {asked.int8}",
         f"prefill: {prompts} of {length} tokens with {asked.pictures} pictures",
         *_program_lines(plan.prefill),
-        f"decode: a token of each of {asked.rows} rows, over {asked.context} tokens of cache each",
+        f"decode, a call: {asked.chunk} tokens of each of {asked.rows} rows, over {asked.context} "
+        "tokens of cache",
         *_program_lines(plan.decode),
         f"{plan.tokens_per_second:,.0f} tokens/s in all, {plan.tokens_per_second_of_a_row:,.1f} of "
         "a row; a prompt's first token after its prefill, if nothing else is under way",

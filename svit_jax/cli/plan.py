@@ -51,6 +51,7 @@ def plan_job(jobs: Any) -> None:
     answering.add_argument("--context", type=int, default=4096, help="tokens of each (4096)")
     answering.add_argument("--prompt", type=int, default=1024, help="a prompt's tokens (1024)")
     answering.add_argument("--pictures", type=int, default=1, help="of a prompt (1)")
+    answering.add_argument("--chunk", type=int, default=4, help="tokens a call of decoding (4)")
     add_int8(answering)
 
 
@@ -130,7 +131,8 @@ def _generate(options: argparse.Namespace, config: str, topology: str) -> None:
         topology,
         options.mesh,
         Answering(
-            options.requests, options.context, options.prompt, options.pictures, options.int8
+            *(options.requests, options.context, options.prompt, options.pictures),
+            *(options.int8, options.chunk),
         ),
         options.slices,
         options.hlo,

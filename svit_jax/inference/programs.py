@@ -106,8 +106,10 @@ class Programs:
             self._prefill, static_argnames="slots", out_shardings=(state, emitted)
         )
         self.decode: Any = jax.jit(self._decode, donate_argnums=1, out_shardings=(state, emitted))
-        # What `decode` does once, for plans: how often is known only while it runs.
-        self.step: Any = jax.jit(self._step, donate_argnums=1, out_shardings=(state, row, row))
+        # What `decode` does in so many steps, for plans: `decode` knows only while it runs.
+        self.steps: Any = jax.jit(
+            self._steps, static_argnames="count", donate_argnums=1, out_shardings=(state, row)
+        )
         self.score: Any = jax.jit(self._score, out_shardings=whole)
         self.features: Any = jax.jit(self._features, out_shardings=whole)
         self.idle: Any = jax.jit(self._idle, static_argnames="slots", out_shardings=state)
@@ -218,6 +220,15 @@ class Programs:
             assert cache is not None
             logits = model.decoder.unembed(hidden)[:, 0]
             return self._next(state._replace(cache=cache), logits)
+
+    def _steps(
+        self, parameters: dict[str, jax.Array], state: State, count: int
+    ) -> tuple[State, Int[Array, "B"]]:
+        def step(_: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
+            state, token, _ = self._step(parameters, carry[0])
+            return state, token
+
+        return jax.lax.fori_loop(0, count, step, (state, state.token))
 
     def _next(
         self, state: State, logits: Float[Array, "B V"]

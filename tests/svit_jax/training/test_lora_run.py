@@ -132,7 +132,7 @@ def test_workdir_answers_as_the_merged_model(config, run, tiny_data):
     base = dataclasses.replace(config.model, lora=None)
     merged = merge(engine.parameters, config.model.lora)
     assert merged.keys() == flat_parameters(abstract_model(base)).keys()
-    plain = type(engine)(base, merged, engine.compute, engine._mesh, engine._rules, engine.eos_id)
+    plain = type(engine)(base, merged, engine.compute, engine.mesh, engine.rules, engine.eos_id)
     assert (
         dataclasses.replace(assistant, engine=plain).answer(picture, "What is this?", 6) == answer
     )
