@@ -105,7 +105,7 @@ def dot_chart(
 
 def _text(tick: Number, high: Number) -> str:
     """All ticks of an axis in thousands or none: they are shorter, and alike."""
-    return f"{tick / 1000:g}k" if high >= 10_000 else tick_text(tick)
+    return f"{tick / 1000:g}k" if tick and high >= 10_000 else tick_text(tick)
 
 
 def _x_scale(xs: Sequence[Number], doubling: bool) -> tuple[Scale, list[Number]]:

@@ -241,7 +241,7 @@ def plot_axes(
     marks.append(element("line", x1=left, x2=right, y1=floor, y2=floor, class_="axis"))
     marks.append(_label((left + right) / 2, _HEIGHT - 4, x_label, "middle"))
     middle = f"{(top + floor) / 2:g}"
-    marks.append(_label(12, middle, y_label, "middle", transform=f"rotate(-90 12 {middle})"))
+    marks.append(_label(10, middle, y_label, "middle", transform=f"rotate(-90 10 {middle})"))
     return marks
 
 

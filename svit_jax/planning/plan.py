@@ -9,8 +9,9 @@ from typing import Any
 class Memory:
     """Bytes of one device's memory, from the compiler's own figures (docs/planning.md says which).
 
-    `parts` are what it is made of (weights, optimizer, gradients, batch, activations, temporaries,
-    program) and add up to `total`; `capacity` is what the device has for a program."""
+    `parts` are what it is made of (weights, optimizer, batch, gradients, activations, copies of
+    weights, other temporaries, program) and add up to `total`; `capacity` is what the device has
+    for a program."""
 
     total: int
     capacity: int

@@ -9,6 +9,9 @@ EXPLAINED = """\
 mesh         The devices as a grid. `fsdp` splits weights and rows, `tensor` heads and MLPs,
              `sequence` tokens, `replica` rows alone. A device holds its share and asks others for
              the rest.
+rows         What a step trains on: rows of tokens, packed with dialogues. A device has some at a
+             time; where it takes several turns (2 x 4: two at a time, four times), it sums their
+             gradients, which needs less memory and gives the same step.
 collective   Devices exchange pieces: all-gather (all get the whole), reduce-scatter (each gets its
              share of a sum), all-reduce (all get the sum), all-to-all, collective-permute (to a
              neighbour). `overlapped`: while other work goes on.

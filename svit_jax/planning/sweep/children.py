@@ -51,14 +51,18 @@ class ChildPlanner:
     def __call__(self, candidate: Candidate) -> Answer:
         # libtpu lets one process of a machine load it, unless told that none wants its TPUs.
         environment = os.environ | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        with (
+            tempfile.TemporaryFile("w+") as out,
+            tempfile.TemporaryFile("w+") as errors,
+            tempfile.TemporaryDirectory() as scratch,  # what a killed child leaves goes with it
+        ):
             # In a session of its own, so that Ctrl-C reaches the sweep alone, which ends it.
             child = subprocess.Popen(
                 self._command(candidate),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=errors,
-                env=environment,
+                env=environment | {"TMPDIR": scratch},
                 start_new_session=True,
             )
             with self._listed(child.pid):

@@ -71,9 +71,8 @@ class Runner:
         except BaseException as error:
             self.stop()
             if not isinstance(error, Exception):  # someone stops it: Ctrl-C, SIGTERM
-                missing = len(queue) + len(running)
-                kept = "kept" if self.cache.keeps else "made, and lost without a cache"
-                note(f"{len(waiting) - missing} of {len(waiting)} plans are {kept}.")
+                kept = "all kept" if self.cache.keeps else "lost without a cache"
+                note(f"plans compiled: {self.compiles}, {kept}")
             raise
         finally:
             pool.shutdown(cancel_futures=True)

@@ -5,9 +5,8 @@ import dataclasses
 from collections.abc import Iterator
 
 from data_pipeline.common.progress import note
-from svit_jax.planning.sweep.grid import Candidate, Mesh, Outcome, Space, mesh_text
+from svit_jax.planning.sweep.grid import Candidate, Mesh, Outcome, Space, mesh_text, rows_text
 from svit_jax.planning.sweep.runner import Runner
-from svit_jax.sharding.mesh import MESH_AXES
 
 _NOTHING = (-1, 0.0)
 
@@ -59,19 +58,9 @@ class _Climb:
                 found = self._column(place)
                 if found > value:
                     here, value = place, found
-                    self._say(here, value)
                     break
             else:
                 return
-
-    def _say(self, here: _Place, value: tuple[int, float]) -> None:
-        fits, speed = value
-        if fits > 0:
-            note(
-                f"{self._topology}: {speed:,.0f} tokens/s a device with {here.remat} on "
-                f"{mesh_text(dict(zip(MESH_AXES, here.mesh, strict=True)))}, after "
-                f"{len(self.seen)} candidates"
-            )
 
     def _start(self) -> _Place | None:
         """The first valid mesh, with the thriftiest policy."""
@@ -133,8 +122,21 @@ class _Climb:
 
     def _outcome(self, place: _Place, rows: int) -> Outcome:
         if (place, rows) not in self.seen:
-            (self.seen[place, rows],) = self._runner.run([self._candidate(place, rows)])
+            (found,) = self._runner.run([self._candidate(place, rows)])
+            self.seen[place, rows] = found
+            mesh = mesh_text(found.candidate.sizes)
+            where = f"{self._topology}, {mesh}, {rows_text(rows)} a device, {place.remat}"
+            note(f"{where}: {_verdict(found)}")
         return self.seen[place, rows]
+
+
+def _verdict(outcome: Outcome) -> str:
+    plan = outcome.plan
+    if plan is None:
+        return "no plan"
+    if not outcome.fits:
+        return f"{plan.memory.total / 2**30:.2f} of {plan.memory.capacity / 2**30:.2f} GiB"
+    return f"{plan.estimate.tokens_per_second:,.0f} tokens/s a device"
 
 
 def _value(outcome: Outcome) -> tuple[int, float]:

@@ -157,7 +157,7 @@ def cells(rank: int, outcome: Outcome) -> tuple[str, ...]:
         str(plan.choices["remat_decoder"]),
         f"{plan.work['samples']:.0f}{MARK if plan.departures else ''}",
         memory,
-        f"{plan.estimate.seconds:.3f}",
+        f"{plan.estimate.seconds:.3g}",
         f"{plan.estimate.tokens_per_second:,.0f}",
         f"{plan.estimate.mfu:.1%}",
         plan.estimate.bound,

@@ -103,10 +103,10 @@ class State:
 DEPTH, WIDTH = 8, 2048
 
 
-@pytest.mark.parametrize("rows", [8192, 16384])
+@pytest.mark.parametrize("rows", [32768, 65536])
 def test_temporaries_of_a_plain_network(tmp_path, rows):
-    """Products and tanh: of DEPTH layers' outputs all but the last, whose derivative is taken at
-    once, wait for the backward pass; and a weight's gradient is there by then."""
+    """Products and tanh: each of DEPTH layers' outputs waits for the backward pass, in HBM, for
+    they are larger than the on-chip memory; and a weight's gradient is there by then."""
 
     def step(state: State, batch: jax.Array) -> State:
         def loss(trained: list[jax.Array]) -> jax.Array:
@@ -127,7 +127,7 @@ def test_temporaries_of_a_plain_network(tmp_path, rows):
     compiled = lowered.compile(compiler_options={"xla_dump_to": str(tmp_path)})
     assignment = read_assignment(tmp_path)
     parts = temporary_parts(assignment, parse(compiled.as_text()), [(WIDTH * WIDTH,)])
-    assert parts["activations"] == pytest.approx((DEPTH - 1) * rows * WIDTH * 2, rel=0.001)
+    assert parts["activations"] == pytest.approx(DEPTH * rows * WIDTH * 2, rel=0.001)
     assert 2 * WIDTH**2 <= parts["gradients"] <= 4 * DEPTH * WIDTH**2
     temporaries = compiled.memory_analysis().temp_size_in_bytes
     assert sum(parts.values()) <= assignment.block <= temporaries
