@@ -11,6 +11,9 @@ d  NVIDIA DGX H100/H200 and A100 user guides: a network card of 400 (A100: 200) 
 e  a matrix unit's side: 128, and 256 from v6e on (a; "TPU v6e", system architecture)
 f  what XLA lets a program have ("Used ... of ...G hbm" when it does not fit): the nominal size less
    what the runtime and the firmware keep
+g  NVIDIA Ada GPU architecture (white paper), GeForce RTX 4090: dense bfloat16 peak with float32
+   sums, memory; 95% of it for a program, as of the others. It has PCIe 4.0 x16 and no NVLink; that
+   machines of it have 10 Gbit/s between them is an assumption
 """
 
 import dataclasses
@@ -49,6 +52,7 @@ _V7X = Chip(1153.5e12, 96 * GIB, int(94.75 * GIB), 3690e9, 50e9, 3, 4, 6.25e9, 2
 _A100 = Chip(312e12, 80 * GB, 76 * GB, 2039e9, 300e9, 0, 0, 25e9, 64, node=8)  # c d
 _H100 = Chip(989e12, 80 * GB, 76 * GB, 3350e9, 450e9, 0, 0, 50e9, 64, node=8)  # c d
 _H200 = Chip(989e12, 141 * GB, 134 * GB, 4800e9, 450e9, 0, 0, 50e9, 64, node=8)  # c d
+_4090 = Chip(165.2e12, 24 * GIB, int(22.8 * GIB), 1008e9, 31.5e9, 0, 0, 1.25e9, 64, node=8)  # g
 
 CHIPS = {
     "TPU v4": _V4,
@@ -62,10 +66,11 @@ CHIPS = {
     "NVIDIA A100": _A100,
     "NVIDIA H100": _H100,
     "NVIDIA H200": _H200,
+    "NVIDIA GeForce RTX 4090": _4090,
 }
 """By the beginning of a device's `device_kind`."""
 
-_SLOWER = ("PCIe", "NVL")
+_SLOWER = ("PCIe", "NVL", "Laptop", "4090 D")
 """Cards of the same names with other figures."""
 
 

@@ -108,20 +108,41 @@ def _large_tpu(config: ConfigDict) -> None:
     config.model.compute.remat_decoder = "dots"
 
 
-def _gpus(count: int, rows_at_once: int) -> Callable[[ConfigDict], None]:
-    def variant(config: ConfigDict) -> None:
-        _packed(config)
-        config.mesh.fsdp = count
-        config.train.accumulate = config.data.batch_size // rows_at_once
+def _small_gpu(config: ConfigDict) -> None:
+    """One card of 24 GB: shorter rows, one at once, and all that is frozen in bfloat16."""
+    _one_gpu(config)
+    if config.data.template != "plain":
+        config.data.update(batch_size=90, row_length=1408, pictures_per_row=2)
+    config.train.accumulate = config.data.batch_size
+    config.model.compute.frozen_dtype = "bfloat16"
 
-    variant.__doc__ = f"{count} GPUs, {rows_at_once} packed rows at once."
-    return variant
+
+def _one_gpu(config: ConfigDict) -> None:
+    """One card of 80 GB: a packed row at once."""
+    _packed(config)
+    config.mesh.fsdp = 1
+    config.train.accumulate = config.data.batch_size
+
+
+def _one_host(config: ConfigDict) -> None:
+    """Eight chips, each with a packed row at once."""
+    _packed(config)
+    config.mesh.fsdp = 8
+    config.train.accumulate = config.data.batch_size // 8
+
+
+def _eight_gpus(config: ConfigDict) -> None:
+    """The same on GPUs, with parameters gathered while the layer before is computed."""
+    _one_host(config)
+    config.train.compiler_options = ("xla_gpu_enable_latency_hiding_scheduler=true",)
 
 
 VARIANTS: dict[str, Callable[[ConfigDict], None]] = {
     "packed": _packed,
-    "gpu1": _gpus(1, 1),
-    "gpu8": _gpus(8, 8),
+    "gpu24": _small_gpu,
+    "gpu1": _one_gpu,
+    "gpu8": _eight_gpus,
+    "v5e8": _one_host,
     "v4": _large_tpu,
     "v5e": _tpu,
     "v5p": _large_tpu,

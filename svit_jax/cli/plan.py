@@ -148,8 +148,11 @@ _MARK = "SVIT_PLAN_SIMULATED"
 
 def _simulated(devices: int) -> int:
     """The same command in a process whose JAX starts with so many simulated devices."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu", _MARK: "1"}
+    from svit_jax.planning.topology import SIMULATION_FLAGS
+
+    count = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {count} {SIMULATION_FLAGS}".strip()
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", _MARK: "1"}
     return subprocess.run(
         [sys.executable, "-m", "svit_jax.cli", *sys.argv[1:]], env=environment
     ).returncode

@@ -41,7 +41,19 @@ GENERATIONS = {
     "tpu7x": Generation("tpu7x", "TPU7x", 3, _CUBES),
 }
 _ALIASES = {"v5litepod": "v5e", "v7x": "tpu7x", "ironwood": "tpu7x"}
-_GPUS = {"a100": "NVIDIA A100", "h100": "NVIDIA H100", "h200": "NVIDIA H200"}
+_GPUS = {
+    "a100": "NVIDIA A100",
+    "h100": "NVIDIA H100",
+    "h200": "NVIDIA H200",
+    "rtx4090": "NVIDIA GeForce RTX 4090",
+}
+SIMULATION_FLAGS = (
+    "--xla_disable_hlo_passes=while-loop-invariant-code-motion,"
+    "while-loop-expensive-invariant-code-motion"
+)
+"""XLA's flags where CPU devices stand in for GPUs. CPUs multiply no bfloat16: each weight is made
+float32 first, and these passes would do it for all layers at once, ahead of the loop over them,
+which is 26 GiB of a 7B that no GPU needs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +87,7 @@ def parse_topology(text: str, slices: int = 1) -> Topology:
     slices *= int(found[1] or 1)
     name, sizes = _ALIASES.get(found[2], found[2]), tuple(map(int, found[3].split("x")))
     if name in _GPUS:
-        return _gpus(text, _GPUS[name], slices, sizes)
+        return _gpus(text, name, slices, sizes)
     if name not in GENERATIONS:
         raise UserError(
             f"topology '{text}': there is no '{found[2]}'; choose one of "
@@ -101,7 +113,8 @@ def parse_topology(text: str, slices: int = 1) -> Topology:
     )
 
 
-def _gpus(text: str, kind: str, slices: int, sizes: tuple[int, ...]) -> Topology:
+def _gpus(text: str, name: str, slices: int, sizes: tuple[int, ...]) -> Topology:
+    kind = _GPUS[name]
     chip = find_chip(kind)
     assert chip
     count = slices * math.prod(sizes)
@@ -110,8 +123,7 @@ def _gpus(text: str, kind: str, slices: int, sizes: tuple[int, ...]) -> Topology
             f"topology '{text}': {count} GPUs are no whole number of nodes of {chip.node}; give "
             f"up to {chip.node}, or a multiple of them."
         )
-    name = f"{kind.split()[-1].lower()}:{count}"
-    return Topology(name, kind, chip, 1, (), count, None)
+    return Topology(f"{name}:{count}", kind, chip, 1, (), count, None)
 
 
 def _shape_of(text: str, generation: Generation, count: int) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from svit_jax.cli import main
 from svit_jax.config import load_config, run_config
 from svit_jax.planner import departures, plan_config, step_work
 from svit_jax.planning.plan import Plan
@@ -53,3 +54,22 @@ def test_a_tiny_step_on_simulated_gpus(configs):
     assert {axis for row in plan.collectives for axis in row.axes} == {"fsdp", "tensor"}
     assert plan.estimate.bound in plan.estimate.limits
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+@pytest.mark.slow
+def test_simulated_gpus_hold_no_float32_copy_of_all_frozen_weights(configs, tmp_path):
+    """Deep and narrow, so that such a copy would outweigh everything else that is temporary."""
+    layers, embed, mlp = 64, 64, 128
+    file = tmp_path / "plan.json"
+    keys = (
+        *(f"--model.decoder.layers={layers}", "--model.lora.rank=1", "--data.row_length=64"),
+        *("--data.pictures_per_row=1", "--data.batch_size=1", "--train.accumulate=1"),
+    )
+    config = f"{configs}/svit_v1_5_7b_lora.py:tiny+gpu1"
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "--config", config, "--topology", "h100:1", "--save", str(file), *keys])
+    assert ended.value.code == 0
+    plan = Plan.from_json(json.loads(file.read_text()))
+    frozen = layers * (4 * embed * embed + 3 * embed * mlp)
+    assert plan.memory.parts["weights"] > 2 * frozen
+    assert plan.memory.parts["temporaries"] < 4 * frozen

@@ -24,6 +24,7 @@ from svit_jax.planning.topology import parse_topology
         ("v6e-8", "v6e:2x4", 8),
         ("tpu7x:2x2x1", "tpu7x:2x2x1", 8),
         ("h100:16", "h100:16", 16),
+        ("rtx4090:1", "rtx4090:1", 1),
     ],
 )
 def test_names_of_slices(text, name, count):

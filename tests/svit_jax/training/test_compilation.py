@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,15 @@ def test_options_reach_the_compiler(tmp_path):
 def test_wrong_options(entry, message):
     with pytest.raises(UserError, match=message):
         compiled(lowered(2), (entry,), "cpu")
+
+
+def test_flags_that_the_docs_name_are_known_and_of_that_kind():
+    """XLA's own parser refuses unknown names and wrong values, of other platforms' flags too."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "gpu.md").read_text()
+    flags = re.findall(r"`(xla_gpu_\w+=\w+)`", page)
+    assert len(set(flags)) >= 7
+    options = platform_options(tuple(flags), "gpu")
+    lowered(4).compile(compiler_options=options)
 
 
 @pytest.fixture
