@@ -86,7 +86,7 @@ def read_ours(folder: Path) -> int:
     source = open_records(folder / "ours")
     dataset = grain.MapDataset.source(source).shuffle(seed=0)
     records = dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=16))
-    return sum(bool(record.image and record.dialogues) for record in records)
+    return sum(bool(record.images and record.dialogues) for record in records)
 
 
 def write_theirs(folder: Path, check: bool, shards: int) -> int:

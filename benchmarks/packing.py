@@ -237,7 +237,7 @@ def write_texts(lengths: Lengths, folder: str) -> Texts:
             texts[0] = "<image>\n" * int(count > 0) + texts[0]
             turns = tuple(Turn("gpt" if n % 2 else "human", t) for n, t in enumerate(texts))
             image = f"{number}.jpg" if count > 0 else ""
-            yield entry_line(ManifestEntry(image, None, None, (Dialogue(str(number), turns),)), b"")
+            yield entry_line(ManifestEntry(image, (), (Dialogue(str(number), turns),)), b"")
 
     write_manifest(folder, header, lines())
     return Texts(Entries(folder, header))

@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import jax
 import numpy as np
@@ -31,12 +33,17 @@ from svit_jax.evaluation.run import AnswerAll
 from svit_jax.inference.engine import Engine, Prompt
 from svit_jax.inference.sampler import GREEDY, Sampling
 from svit_jax.inference.text import Stops, TextStream
+from svit_jax.models.int8 import has_scales, in_int8
 from svit_jax.models.parameters import flat_parameters, logical_axes
 from svit_jax.models.svit import Compute, abstract_model
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
 from svit_jax.sharding.rules import Rules, tree_shardings
 
 Image = PathLike | bytes | None
+Int8 = Literal["none", "weights", "all"]
+_PARTS = ("weights", "cache")
+Shown = Image | Sequence[Image] | NoPicture
+"""What a question is about: a picture, a list of them in their order, or none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,20 +99,22 @@ class Assistant:
 
     def answer(
         self,
-        image: Image,
+        image: Shown,
         question: str,
         max_new_tokens: int = 256,
         sampling: Sampling = GREEDY,
         stop: Sequence[str] = (),
     ) -> str:
-        """The answer to one question about one picture (a path or its bytes), without the space
-        around it and what comes from the first stop string on."""
+        """The answer to one question about a picture (a path or its bytes) or a list of them,
+        without the space around it and what comes from the first stop string on.
+
+        Pictures stand before the question, or where it has an `<image>` for each of a list."""
         asked = _asked(image, question)
         return "".join(self.stream(*asked, max_new_tokens, sampling, stop))
 
     def answer_all(
         self,
-        questions: Iterable[tuple[Image | NoPicture, str]],
+        questions: Iterable[tuple[Shown, str]],
         max_new_tokens: int = 256,
         sampling: Sampling = GREEDY,
         stop: Sequence[str] = (),
@@ -130,8 +139,13 @@ class Assistant:
         return functools.partial(self.answer_all, max_new_tokens=max_new_tokens)
 
     def identity(self, max_new_tokens: int) -> str:
-        """What decides greedy answers: the checkpoint's content and the decoding limit."""
-        return f"{checkpoint_fingerprint(self.checkpoint)} greedy {max_new_tokens}"
+        """What decides greedy answers: the checkpoint's content, what of it is in int8, and the
+        decoding limit."""
+        rounded = has_scales(self.engine.parameters), self.engine.int8_cache
+        int8 = "".join(
+            f" int8 {part}" for part, is_so in zip(_PARTS, rounded, strict=True) if is_so
+        )
+        return f"{checkpoint_fingerprint(self.checkpoint)}{int8} greedy {max_new_tokens}"
 
     def stream(
         self,
@@ -153,7 +167,7 @@ class Assistant:
             yield piece
 
     def score(
-        self, questions: Iterable[tuple[Image | NoPicture, str, str]]
+        self, questions: Iterable[tuple[Shown, str, str]]
     ) -> Iterator[Float32[np.ndarray, "n"]]:
         """Yields, for each (picture, question, answer), the log-probability of every token of the
         answer and of the eos after it, as training sees them; in order, batched by the engine."""
@@ -174,11 +188,14 @@ class Assistant:
             yield from self.engine.score(prompts, answers)
 
 
-def _asked(image: Image | NoPicture, question: str) -> tuple[list[Turn], list[Image]]:
+def _asked(shown: Shown, question: str) -> tuple[list[Turn], list[Image]]:
     """The conversation that opens with this question, and its pictures."""
-    if isinstance(image, NoPicture):
+    if isinstance(shown, NoPicture):
         return [Turn("human", question)], []
-    return [Turn("human", f"{IMAGE_MARKER}\n{question}")], [image]
+    if shown is None or isinstance(shown, str | bytes | os.PathLike):
+        return [Turn("human", f"{IMAGE_MARKER}\n{question}")], [shown]
+    opening = "" if IMAGE_MARKER in question else f"{IMAGE_MARKER}\n" * len(shown)
+    return [Turn("human", opening + question)], list(shown)
 
 
 def load(
@@ -188,11 +205,14 @@ def load(
     parameter_dtype: str | None = None,
     mesh: MeshConfig | None = None,
     batch_size: int = 1,
+    int8: Int8 = "none",
 ) -> Assistant:
     """The newest checkpoint of a workdir, trained or converted (or one checkpoint folder in it),
     each parameter loaded straight into its sharding. The mesh is of this process's devices: each
     process of several has a model of its own. Computes in `dtype`; keeps parameters as they
-    are stored, or cast to `parameter_dtype`. Raises UserError where the folder is not one."""
+    are stored, or cast to `parameter_dtype`. `int8` rounds the decoder's kernels ("weights"), or
+    these and the cache ("all"), once they are loaded. Raises UserError where the folder is not
+    one."""
     folder = epath.Path(path)
     checkpoint = newest_checkpoint(folder)
     workdir = folder if checkpoint != folder else folder.parent.parent
@@ -209,8 +229,12 @@ def load(
         for name, shape in shapes.items()
     }
     parameters = load_parameters(checkpoint, abstract)
-    compute = Compute(dtype)
-    return assistant(workdir, parameters, compute, device_mesh, rules, batch_size, checkpoint)
+    if int8 != "none":
+        parameters = in_int8(parameters)
+    compute, cache = Compute(dtype), int8 == "all"
+    return assistant(
+        workdir, parameters, compute, device_mesh, rules, batch_size, checkpoint, cache
+    )
 
 
 def assistant(
@@ -221,10 +245,14 @@ def assistant(
     rules: Rules,
     batch_size: int,
     checkpoint: PathLike,
+    int8_cache: bool = False,
 ) -> Assistant:
     """The model of a workdir with parameters that are at hand, laid on the mesh by the rules;
     `checkpoint` is what they came from."""
     bundle = read_bundle(workdir)
     tokenizer = Tokenizer(bundle.tokenizer)
-    engine = Engine(bundle.model, parameters, compute, mesh, rules, tokenizer.eos_id, batch_size)
+    engine = Engine(
+        *(bundle.model, parameters, compute, mesh, rules, tokenizer.eos_id, batch_size),
+        int8_cache=int8_cache,
+    )
     return Assistant(bundle, tokenizer, engine, str(checkpoint))

@@ -359,9 +359,9 @@ def _read_records(
         count = read_bytes = 0
         while not count or time.perf_counter() < start + seconds:
             record = source[int(random.integers(len(source)))]
-            if record.image is not None:
-                prepare(record.image, size, mode, record.image_id)
-                read_bytes += len(record.image)
+            for picture in record.images:
+                prepare(picture, size, mode, record.image_id)
+                read_bytes += len(picture)
             count += 1
         return count, read_bytes
 

@@ -1,6 +1,8 @@
 """From a config to a `Plan`: the real step, compiled for a slice that isn't there, and read."""
 
+import dataclasses
 import math
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, Mesh
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import write_text
@@ -16,11 +18,13 @@ from svit_jax.batch import LOGICAL, batch_shapes
 from svit_jax.config import load_config, run_config
 from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.svit import abstract_model
-from svit_jax.planning.hlo import parse
-from svit_jax.planning.memory import excess, plan_memory
+from svit_jax.planning.buffers import read_assignment
+from svit_jax.planning.hlo import Module, parse
+from svit_jax.planning.memory import DoesNotFitError, excess, plan_memory, refused_memory
 from svit_jax.planning.network import Network
-from svit_jax.planning.plan import Estimate, Plan
+from svit_jax.planning.plan import Estimate, Memory, Plan
 from svit_jax.planning.roofline import Schedule, walk
+from svit_jax.planning.temporaries import parameter_sizes, temporary_parts
 from svit_jax.planning.topology import Topology, libtpu_version, parse_topology, topology_devices
 from svit_jax.sharding.mesh import MESH_AXES, REPLICA, check_slices, make_mesh
 from svit_jax.sharding.rules import parts, tree_shardings
@@ -58,8 +62,8 @@ def plan_config(
     config's (axes that it does not name are 1); `hlo_file` keeps the compiled text; `say` is told
     what goes on.
 
-    Raises UserError for what can't be: a mesh that doesn't fit the slice, a step that needs more
-    memory than the compiler grants, a missing compiler.
+    Raises UserError for what can't be: a mesh that doesn't fit the slice, a missing compiler; and
+    DoesNotFitError for a step that needs more memory than the compiler grants.
     """
     place = parse_topology(topology, slices)
     overrides = (*overrides, *mesh_overrides(mesh))
@@ -69,13 +73,15 @@ def plan_config(
     axes = dict(zip(MESH_AXES, grid.devices.shape, strict=True))
     say(f"compiling {config_file} for {place.name} ({_axes_line(axes)}); this takes minutes")
     started = time.perf_counter()
-    compiled = _compiled(config, grid, place)
-    seconds = time.perf_counter() - started
-    say(f"compiled in {seconds:.0f} s; reading the program")
-    text = compiled.as_text()
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = _compiled(config, grid, place, Path(folder))
+        seconds = time.perf_counter() - started
+        say(f"compiled in {seconds:.0f} s; reading the program")
+        text = compiled.as_text()
+        module = parse(text)
+        kinds = _kinds(config, grid, module, Path(folder))
     if hlo_file:
         write_text(Path(hlo_file), text)
-    module = parse(text)
     network = Network(place.chip, list(grid.devices.flat), place.shape)
     schedule = walk(module, place.chip, network, axes)
     work, flops = step_work(config), model_flops(config)
@@ -90,13 +96,13 @@ def plan_config(
         mesh=axes,
         work=work,
         choices=_choices(config, axes),
-        memory=plan_memory(compiled, module, place.chip.usable_memory),
+        memory=plan_memory(compiled, module, place.chip.usable_memory, kinds),
         collectives=schedule.collectives,
         flops={"model": model, "hardware": schedule.flops},
         estimate=estimate(schedule, model, work["tokens"] * share, place),
         departures=tuple(departures(config, work)),
         compile_seconds=round(seconds, 1),
-        versions=_versions(place),
+        versions=compiler_versions(place),
     )
 
 
@@ -131,17 +137,47 @@ def mesh_overrides(mesh: str) -> tuple[str, ...]:
     return tuple(f"mesh.{axis}={given.get(axis, '1')}" for axis in MESH_AXES)
 
 
-def _compiled(config: RunConfig, grid: jax.sharding.Mesh, place: Topology) -> Any:
+def _compiled(config: RunConfig, grid: Mesh, place: Topology, folder: Path) -> Any:
+    """The compiled step. What libtpu writes of its buffers comes into `folder`, unless the config's
+    own options send it elsewhere."""
+    options = config.train.compiler_options
+    if place.on_tpu:
+        options = (f"xla_dump_to={folder}", *options)
+    dumping = dataclasses.replace(
+        config, train=dataclasses.replace(config.train, compiler_options=options)
+    )
     try:
-        return compile_run(config, config.train.steps or _STEPS, grid)[2]
+        return compile_run(dumping, config.train.steps or _STEPS, grid)[2]
     except jax.errors.JaxRuntimeError as error:
         found = excess(str(error))
         if "RESOURCE_EXHAUSTED" not in str(error) or not found:
             raise
-        raise UserError(
+        raise DoesNotFitError(
             f"{place.name} does not fit: the compiler needs {found[0]} of {found[1]} a device; "
-            "take a mesh that splits more, fewer rows a device, or more rematerialisation."
+            "take a mesh that splits more, fewer rows a device, or more rematerialisation.",
+            _refused(config, grid, place, folder),
         ) from error
+
+
+def _kinds(config: RunConfig, grid: Mesh, module: Module, folder: Path) -> dict[str, int]:
+    """Bytes of the temporaries that are known to be of a kind."""
+    assignment = read_assignment(folder)
+    if assignment is None:
+        return {}
+    trained = plan_run(config, _STEPS, grid).abstract.trained.values()
+    sizes = [parameter_sizes(x.shape, x.sharding.shard_shape(x.shape)) for x in trained]
+    return temporary_parts(assignment, module, sizes)
+
+
+def _refused(config: RunConfig, grid: Mesh, place: Topology, folder: Path) -> Memory | None:
+    """What a step needs that the compiler refused; None where it wrote nothing of it."""
+    assignment = read_assignment(folder)
+    programs = list(folder.glob("*.after_optimizations.txt"))
+    if assignment is None or len(programs) != 1:
+        return None
+    module = parse(programs[0].read_text())
+    kinds = _kinds(config, grid, module, folder)
+    return refused_memory(assignment.block, module, place.chip.usable_memory, kinds)
 
 
 def step_work(config: RunConfig) -> dict[str, float]:
@@ -229,7 +265,8 @@ def _axes_line(axes: Mapping[str, int]) -> str:
     return " ".join(f"{axis}={size}" for axis, size in axes.items() if size > 1) or "one device"
 
 
-def _versions(place: Topology) -> dict[str, str]:
+def compiler_versions(place: Topology) -> dict[str, str]:
+    """What compiled it."""
     versions = {name: metadata.version(name) for name in ("jax", "jaxlib")}
     libtpu = libtpu_version() if place.on_tpu else None
     return {**versions, "libtpu": libtpu} if libtpu else versions

@@ -17,10 +17,11 @@ CAPACITIES = ("on-demand", "spot", "reserved")
 class Settings:
     """`budget` is in dollars, of everything under this `name`; `max_hours` of a babysitter's whole
     watch, waiting for capacity included. `slices`: of one job, joined by the data-centre network.
-    `train`: what `svit train` is given beside --workdir; `mounts`: buckets (or BUCKET/FOLDER) that
-    every host mounts read-only under ~/svit/mounts. `install` and `python` are run on every host,
-    in the folder of the code. `workdir` "": the bucket's folder of this name. `price_per_chip_hour`
-    0: the table's. `cluster` and `image` are for GKE alone."""
+    `train`: what `svit train` is given beside --workdir; `experiment`: where it is given, the plans
+    and options of `tpu_scripts.experiments`, which then runs in training's place. `mounts`: buckets
+    (or BUCKET/FOLDER) that every host mounts read-only under ~/svit/mounts. `install` and `python`
+    are run on every host, in the folder of the code. `workdir` "": the bucket's folder of this
+    name. `price_per_chip_hour` 0: the table's. `cluster` and `image` are for GKE alone."""
 
     project: str
     zone: str
@@ -29,6 +30,7 @@ class Settings:
     bucket: str
     budget: float
     train: tuple[str, ...] = ()
+    experiment: tuple[str, ...] = ()
     capacity: str = "spot"
     queued: bool = True
     slices: int = 1
@@ -104,6 +106,10 @@ class Settings:
     @property
     def command(self) -> tuple[str, ...]:
         """What every host runs, in the code's folder. The same command goes on with the run."""
+        if self.experiment:
+            where = f"--out={self.run_folder}", f"--hosts={self.hosts}"
+            keys = [text for text in self.train if re.match(r"--\w+\.", text)]
+            return (self.python, "-m", "tpu_scripts.experiments", *self.experiment, *where, *keys)
         workdir = f"--workdir={self.run_folder}"
         return (self.python, "-m", "svit_jax.cli", "train", workdir, *self.train)
 

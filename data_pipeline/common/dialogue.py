@@ -20,3 +20,8 @@ class Dialogue:
 
     id: str
     turns: tuple[Turn, ...]
+
+
+def picture_names(image_id: str | None) -> tuple[str, ...]:
+    """The pictures that a record's `image_id` names: their paths stand in it one a line."""
+    return tuple(image_id.split("\n")) if image_id else ()

@@ -170,6 +170,9 @@ class Series:
 
 _WIDTH, _HEIGHT = 440, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 40
+PLOT = (_LEFT, _WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM)
+"""Left, right, top and bottom of the field that points are drawn in."""
+
 _MOST_POINTS = 240
 
 
@@ -203,37 +206,52 @@ def line_chart(
         clipped = min(max(y, y_low), y_high)
         return _HEIGHT - _BOTTOM - (clipped - y_low) / (y_high - y_low) * (_HEIGHT - _TOP - _BOTTOM)
 
-    marks = []
-    floor = _HEIGHT - _BOTTOM
-    for tick in y_ticks:
-        y = f"{down(tick):.1f}"
-        marks.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
-        marks.append(_label(_LEFT - 8, f"{down(tick) + 4:.1f}", _plain(tick), "end"))
-    for tick in x_ticks:
-        x = f"{across(tick):.1f}"
-        marks.append(element("line", x1=x, x2=x, y1=floor, y2=floor + 5, class_="axis"))
-        marks.append(_label(x, floor + 18, _plain(tick), "middle"))
-    marks.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=floor, y2=floor, class_="axis"))
-    marks.append(_label((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, x_label, "middle"))
-    middle = (_TOP + floor) / 2
-    turned = f"rotate(-90 12 {middle:g})"
-    marks.append(_label(12, f"{middle:g}", y_label, "middle", transform=turned))
+    marks = plot_axes(
+        [(across(tick), tick_text(tick)) for tick in x_ticks],
+        [(down(tick), tick_text(tick)) for tick in y_ticks],
+        x_label,
+        y_label,
+    )
     lines = [
         element("path", d=_path(one.points, across, down), class_=f"line series-{index % 4}")
         for index, one in enumerate(drawn)
     ]
     last = "; ".join(f"{one.name} ends at {_last(one.points)}" for one in series)
-    chart = element(
-        "svg",
-        *marks,
-        *lines,
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        role="img",
-        aria_label=f"Line chart, {title}: {y_label} by {x_label}. {last}.",
-    )
+    said = f"Line chart, {title}: {y_label} by {x_label}. {last}."
+    return plot_figure(title, [one.name for one in series], [*marks, *lines], said)
+
+
+def plot_axes(
+    x_ticks: Iterable[tuple[float, str]],
+    y_ticks: Iterable[tuple[float, str]],
+    x_label: str,
+    y_label: str,
+) -> list[Html]:
+    """The marks of both axes within PLOT; a tick is a place in the picture and a text."""
+    left, right, top, floor = PLOT
+    marks = []
+    for place, text in y_ticks:
+        y = f"{place:.1f}"
+        marks.append(element("line", x1=left, x2=right, y1=y, y2=y, class_="grid"))
+        marks.append(_label(left - 8, f"{place + 4:.1f}", text, "end"))
+    for place, text in x_ticks:
+        x = f"{place:.1f}"
+        marks.append(element("line", x1=x, x2=x, y1=floor, y2=floor + 5, class_="axis"))
+        marks.append(_label(x, floor + 18, text, "middle"))
+    marks.append(element("line", x1=left, x2=right, y1=floor, y2=floor, class_="axis"))
+    marks.append(_label((left + right) / 2, _HEIGHT - 4, x_label, "middle"))
+    middle = f"{(top + floor) / 2:g}"
+    marks.append(_label(12, middle, y_label, "middle", transform=f"rotate(-90 12 {middle})"))
+    return marks
+
+
+def plot_figure(title: str, names: Iterable[str], marks: Iterable[Html], label: str) -> Html:
+    """The figure of a plot with these marks: its title, a legend of its series, and `label` for
+    those who can't see it."""
+    chart = element("svg", *marks, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=label)
     legend = [
-        element("span", element("i", class_=f"key series-{index % 4}"), one.name)
-        for index, one in enumerate(series)
+        element("span", element("i", class_=f"key series-{index % 4}"), name)
+        for index, name in enumerate(names)
     ]
     caption = element(
         "figcaption", element("strong", title), element("span", *legend, class_="legend")
@@ -259,7 +277,7 @@ def _label(x: object, y: object, text: str, anchor: str, **attributes: Any) -> H
     return element("text", text, x=x, y=y, text_anchor=anchor, **attributes)
 
 
-def _plain(value: Number) -> str:
+def tick_text(value: Number) -> str:
     if abs(value) >= 10_000 and value % 1000 == 0:
         return f"{value / 1000:g}k"
     return f"{value:g}"

@@ -12,12 +12,13 @@ from data_pipeline.common.files import write_json
 from data_pipeline.common.json_stream import json_list_writer
 from data_pipeline.common.progress import progress
 from data_pipeline.common.quarantine import Quarantine
+from data_pipeline.endpoint.call import Answer, Tokens
 from data_pipeline.generation.kinds import DETAIL_DESCRIPTION
 from data_pipeline.generation.parsing import Parsed, Rejection, parse_response
 from data_pipeline.generation.prompt import DETAIL_QUESTIONS
 from data_pipeline.generation.raw_files import RawPicture, raw_to_json
 from data_pipeline.generation.run import QUARANTINE, Run
-from data_pipeline.generation.teacher import Answer, Tokens, request_key
+from data_pipeline.generation.teacher import request_key
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,11 +14,12 @@ from etils import epath
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.files import PathLike, open_atomic, read_jsonl
 from data_pipeline.common.progress import progress, progress_bar
-from data_pipeline.generation.asking import answer_to_row
-from data_pipeline.generation.chat_api import error_of_status, read_completion
-from data_pipeline.generation.openai_teacher import OpenAITeacher
+from data_pipeline.endpoint.asking import answer_to_row
+from data_pipeline.endpoint.call import Answer, TryAgainError
+from data_pipeline.endpoint.chat_api import error_of_status, read_completion
+from data_pipeline.endpoint.openai_model import OpenAIModel
 from data_pipeline.generation.run import Inputs, Run
-from data_pipeline.generation.teacher import Answer, Request, TryAgainError
+from data_pipeline.generation.teacher import Request
 
 MAX_REQUESTS = 50_000
 MAX_BYTES = 200_000_000
@@ -46,7 +47,7 @@ class BatchRead:
 
 def write_batch(
     inputs: Inputs,
-    teacher: OpenAITeacher,
+    teacher: OpenAIModel,
     folder: PathLike,
     max_requests: int = MAX_REQUESTS,
     max_bytes: int = MAX_BYTES,
@@ -76,7 +77,7 @@ def write_batch(
     return BatchWritten(count, tuple(files))
 
 
-def _line(teacher: OpenAITeacher, request: Request) -> bytes:
+def _line(teacher: OpenAIModel, request: Request) -> bytes:
     row = {
         "custom_id": request.key,
         "method": "POST",
@@ -105,7 +106,7 @@ def _chunks(lines: Iterator[bytes], max_requests: int, max_bytes: int) -> Iterat
         yield group()
 
 
-def read_batch(inputs: Inputs, teacher: OpenAITeacher, paths: Sequence[PathLike]) -> BatchRead:
+def read_batch(inputs: Inputs, teacher: OpenAIModel, paths: Sequence[PathLike]) -> BatchRead:
     """Reads downloaded result and error files into the journal.
 
     Raises UserError, before anything is journalled, where a result is of none of this run's

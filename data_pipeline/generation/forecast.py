@@ -3,9 +3,10 @@
 import dataclasses
 
 from data_pipeline.common.progress import progress_bar
-from data_pipeline.generation.budget import Budget, Prices
+from data_pipeline.endpoint.budget import Budget, Prices
+from data_pipeline.endpoint.call import Tokens
 from data_pipeline.generation.run import Inputs, Run
-from data_pipeline.generation.teacher import Teacher, Tokens
+from data_pipeline.generation.teacher import Teacher
 
 
 @dataclasses.dataclass(frozen=True)

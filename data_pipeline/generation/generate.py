@@ -5,13 +5,14 @@ from collections.abc import Callable, Collection
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
 from data_pipeline.common.progress import note, progress_bar
-from data_pipeline.generation.asking import Conduct, ask_all
+from data_pipeline.endpoint.asking import Conduct, ask_all
+from data_pipeline.endpoint.budget import Budget, BudgetError
+from data_pipeline.endpoint.call import Answer
 from data_pipeline.generation.assemble import GenerationReport, assemble, read_answer
-from data_pipeline.generation.budget import Budget
 from data_pipeline.generation.kinds import KINDS
 from data_pipeline.generation.prompt import PROMPT_TOKENS
 from data_pipeline.generation.run import Inputs, Run
-from data_pipeline.generation.teacher import Answer, Request, Teacher
+from data_pipeline.generation.teacher import Request, Teacher
 
 
 def generate(
@@ -53,7 +54,12 @@ def generate(
         with progress_bar(run.total, "generate", "call") as bar:
             requests = run.requests(answered=bar.update)
             if ask:
-                ask_all(requests, teacher, run.journal, budget, conduct, bar, inspect)
+                try:
+                    ask_all(requests, teacher, run.journal, budget, conduct, bar, inspect)
+                except BudgetError as error:
+                    raise UserError(
+                        f"{error} Or write files from what is answered with --assemble."
+                    ) from None
             else:
                 for _ in requests:
                     bar.update()

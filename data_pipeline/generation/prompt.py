@@ -10,9 +10,9 @@ from data_pipeline.annotations.scene import PixelBox, Scene
 from data_pipeline.common.boxes import format_box, normalise_box
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
+from data_pipeline.endpoint.token_estimate import most_tokens
 from data_pipeline.generation.kinds import KINDS, REFERRING_QA
 from data_pipeline.generation.token_budget import Line, fit_lines, fit_start
-from data_pipeline.generation.token_estimate import most_tokens
 
 DETAIL_QUESTIONS = "detail_questions"
 TEMPLATE_NAMES = (*KINDS, DETAIL_QUESTIONS)

@@ -16,11 +16,12 @@ from data_pipeline.common.files import (
     require_file,
 )
 from data_pipeline.common.journal import Journal
-from data_pipeline.generation.asking import answer_from_row
-from data_pipeline.generation.budget import Budget
+from data_pipeline.endpoint.asking import answer_from_row
+from data_pipeline.endpoint.budget import Budget
+from data_pipeline.endpoint.call import Answer
 from data_pipeline.generation.kinds import KINDS, require_kinds
 from data_pipeline.generation.prompt import PROMPT_TOKENS, compose_prompt, load_templates
-from data_pipeline.generation.teacher import Answer, Request, request_key
+from data_pipeline.generation.teacher import Request, request_key
 
 JOURNAL = "journal.jsonl"
 QUARANTINE = "quarantine.jsonl"

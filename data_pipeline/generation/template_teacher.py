@@ -8,6 +8,7 @@ import random
 from collections.abc import Collection, Sequence
 
 from data_pipeline.annotations.scene import Scene
+from data_pipeline.endpoint.call import Answer, Tokens
 from data_pipeline.generation import ask_reasons
 from data_pipeline.generation.ask import Maker, Pair, View, draw
 from data_pipeline.generation.ask_places import PLACE_MAKERS, find
@@ -25,7 +26,7 @@ from data_pipeline.generation.kinds import (
     DETAIL_DESCRIPTION,
     REFERRING_QA,
 )
-from data_pipeline.generation.teacher import Answer, Request, Tokens
+from data_pipeline.generation.teacher import Request
 
 CONVERSATION_TURNS = 5
 REASONING_PAIRS = 15

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data_pipeline.generation.token_estimate import most_tokens
+from data_pipeline.endpoint.token_estimate import most_tokens
 
 
 class Line(NamedTuple):

@@ -27,7 +27,7 @@ function recordsInPage(rows) {
     total: rows.length,
     at: async (place) => rows[place],
     near: () => rows,
-    picture: (row) => row.picture,
+    picture: (row, number) => row.pictures[number],
   };
 }
 
@@ -45,7 +45,7 @@ function recordsOfServer(total, batch = 50) {
     if (!near(place)) await load(first(place));
     return near(place)[place - first(place)];
   };
-  const picture = (row) => (row.image ? `picture?record=${row.index}` : undefined);
+  const picture = (row, number) => `picture?record=${row.index}&number=${number}`;
   return { total, at, near, picture };
 }
 
@@ -105,7 +105,7 @@ function shownBox(piece) {
 }
 
 function chooseBox(number) {
-  const frame = document.getElementById("frame");
+  const frame = document.querySelector(".frame");
   if (!frame) return;
   frame.classList.toggle("choosing", number !== null);
   for (const drawn of frame.querySelectorAll("rect")) {
@@ -150,17 +150,25 @@ function overlay(boxes, used) {
   return drawing;
 }
 
-function shownPicture(row, source, used) {
-  const size = row.size ? ` · ${row.size[0]} × ${row.size[1]} pixels` : "";
-  const boxes = used.size ? ` · ${used.size} boxes` : "";
-  const caption = node("p", { id: "caption" }, row.image + size + boxes);
-  const missing = node("p", { id: "missing" }, "The picture can't be decoded.");
-  if (!source) return node("div", { id: "picture" }, missing, caption);
-  const image = node("img", { src: source, alt: row.image });
-  if (row.size) image.style.aspectRatio = `${row.size[0]} / ${row.size[1]}`;
-  const frame = node("div", { id: "frame" }, image, overlay(row.boxes, used));
+function shownPicture(name, size, source, boxes, used) {
+  const pixels = size ? ` · ${size[0]} × ${size[1]} pixels` : "";
+  const marked = used.size ? ` · ${used.size} boxes` : "";
+  const caption = node("p", { className: "caption" }, name + pixels + marked);
+  const missing = node("p", { className: "missing" }, "The picture can't be decoded.");
+  if (!source) return [missing, caption];
+  const image = node("img", { src: source, alt: name });
+  if (size) image.style.aspectRatio = `${size[0]} / ${size[1]}`;
+  const frame = node("div", { className: "frame" }, image, overlay(boxes, used));
   image.addEventListener("error", () => frame.replaceWith(missing));
-  return node("div", { id: "picture" }, frame, caption);
+  return [frame, caption];
+}
+
+/** The record's pictures one below the other; boxes are drawn where there is only one. */
+function shownPictures(row, source, used) {
+  const shown = row.images.flatMap((name, number) =>
+    shownPicture(name, row.sizes[number], source(row, number), row.boxes, used));
+  const className = row.images.length > 1 ? "several" : "";
+  return node("div", { id: "picture", className }, ...shown);
 }
 
 function start(records) {
@@ -195,11 +203,10 @@ function start(records) {
     }
     const dialogues = row.dialogues.filter((dialogue) => matches(dialogue, wanted));
     const texts = node("div", {}, ...dialogues.map((d) => shownDialogue(d, wanted.text)));
-    by("record").className = row.image ? "" : "text-only";
+    by("record").className = row.images.length ? "" : "text-only";
     by("record").replaceChildren(texts);
-    if (row.image) {
-      const picture = shownPicture(row, records.picture(row), usedBoxes(dialogues));
-      by("record").prepend(picture);
+    if (row.images.length) {
+      by("record").prepend(shownPictures(row, records.picture, usedBoxes(dialogues)));
     }
     const hidden = row.dialogues.length - dialogues.length;
     const others = hidden === 1 ? "1 other dialogue" : `${hidden} other dialogues`;

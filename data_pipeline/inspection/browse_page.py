@@ -27,7 +27,7 @@ CONTENT_POLICY = (
 @dataclasses.dataclass(frozen=True)
 class BrowseReport:
     """The page that was written: its size, its records, and those of them that can't be shown or
-    whose picture can't."""
+    whose pictures can't."""
 
     path: str
     bytes: int
@@ -55,7 +55,7 @@ def write_browse_page(
     title = f"{source.header.name}, {split}: {len(rows):,} of {len(source):,} records"
     text = browse_page(title, {"records": rows})
     write_text(out, text)
-    faults = sum("fault" in row or bool(row["image"] and "picture" not in row) for row in rows)
+    faults = sum("fault" in row or None in row["pictures"] for row in rows)
     return BrowseReport(str(out), len(text.encode()), len(rows), faults)
 
 

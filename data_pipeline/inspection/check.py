@@ -5,13 +5,14 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 
+from data_pipeline.common.dialogue import picture_names
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, require_file
 from data_pipeline.common.progress import progress
 from data_pipeline.inspection.dialogue_checks import DialogueChecks, row_defect
 from data_pipeline.inspection.findings import Findings, Found, open_findings
 from data_pipeline.inspection.ledger import Ledger
-from data_pipeline.inspection.pictures import PictureFolder
+from data_pipeline.inspection.pictures import PictureFolder, only_size
 from data_pipeline.inspection.reading import Reading
 from data_pipeline.inspection.shard_checks import check_shards
 from data_pipeline.records.llava_rows import LlavaRow, read_llava_rows
@@ -118,8 +119,9 @@ def _check_rows(
             continue
         if row.dropped_opening:
             findings.add("opening_by_gpt", where, "its first turn is gpt's; LLaVA leaves it out.")
-        size = pictures.size(row.image) if pictures is not None and row.image else None
-        dialogues.check(where, row.image, size, row.dialogue)
+        names = () if pictures is None else picture_names(row.image)
+        sizes = [pictures.size(name) for name in names if pictures is not None]
+        dialogues.check(where, row.image, only_size(sizes), row.dialogue)
         if ledger is not None:
             ledger.add_row(row.image, row.dialogue)
     return counts

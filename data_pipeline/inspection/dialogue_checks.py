@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import PurePosixPath
 
-from data_pipeline.common.dialogue import IMAGE_MARKER, Dialogue
+from data_pipeline.common.dialogue import IMAGE_MARKER, Dialogue, picture_names
 from data_pipeline.common.errors import BadRecordError
 from data_pipeline.inspection.box_checks import Size, box_defect, bracketed_boxes
 from data_pipeline.inspection.findings import Findings
@@ -57,12 +57,13 @@ class DialogueChecks:
         self.counts: Counter[str] = Counter()
 
     def check(self, where: str, image: str | None, size: Size | None, dialogue: Dialogue) -> None:
-        """`where` names the dialogue to the user; `size` is its picture's, if known."""
+        """`where` names the dialogue to the user; `size` is its only picture's, if known."""
         self.counts["dialogues"] += 1
         self._check_duplicate(where, image, dialogue)
         self._check_texts(where, image, dialogue)
         if image is not None:
-            self._check_held_out(image)
+            for name in picture_names(image):
+                self._check_held_out(name)
             self._check_boxes(where, size, dialogue)
         if self._reading is not None:
             self._check_tokens(where, image is not None, dialogue)
@@ -70,7 +71,7 @@ class DialogueChecks:
     def _check_duplicate(self, where: str, image: str | None, dialogue: Dialogue) -> None:
         text, row_id = text_digest(image, dialogue), _id_digest(dialogue.id)
         if text in self._texts:
-            about = f"about {image} " if image else ""
+            about = f"about {', '.join(picture_names(image))} " if image else ""
             self._findings.add("duplicate_text", where, f"an earlier dialogue {about}is the same.")
         elif row_id in self._ids:
             self._findings.add("duplicate_id", where, "an earlier dialogue has this id.")

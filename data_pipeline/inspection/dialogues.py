@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from data_pipeline.common.dialogue import IMAGE_MARKER, Dialogue
+from data_pipeline.common.dialogue import IMAGE_MARKER, Dialogue, picture_names
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
 from data_pipeline.common.progress import progress
@@ -20,10 +20,10 @@ _NUMBERED = re.compile(r"(.*?)[_.-]?\d+(?:_\d+)*", re.DOTALL)
 
 
 class Seen(NamedTuple):
-    """A dialogue, its picture's path and the picture's size in pixels; None where not known."""
+    """A dialogue, the paths of its pictures and their sizes in pixels; None where not known."""
 
-    image: str | None
-    size: Size | None
+    images: tuple[str, ...]
+    sizes: tuple[Size | None, ...]
     dialogue: Dialogue
 
 
@@ -50,20 +50,19 @@ def read_dialogues(
             if not isinstance(row, LlavaRow):
                 skipped["rows"] += 1
                 continue
-            if row.image is not None and row.image not in sizes:
-                found = images_folder and header_size(epath.Path(images_folder) / row.image)
-                sizes[row.image] = found or None
-            yield Seen(row.image, sizes[row.image] if row.image else None, row.dialogue)
+            names = picture_names(row.image)
+            for name in names:
+                if name not in sizes:
+                    found = images_folder and header_size(epath.Path(images_folder) / name)
+                    sizes[name] = found or None
+            yield Seen(names, tuple(sizes[name] for name in names), row.dialogue)
 
 
 def _recorded(folder: PathLike, split: str) -> Iterator[Seen]:
     source = open_records(folder, split)
     for entry in progress(source.entries, "reading the manifest", len(source), "record"):
-        size = None
-        if entry.width is not None and entry.height is not None:
-            size = (entry.width, entry.height)
         for dialogue in entry.dialogues:
-            yield Seen(entry.image_id or None, size, dialogue)
+            yield Seen(picture_names(entry.image_id), entry.sizes, dialogue)
 
 
 def kind_of(dialogue_id: str) -> str:

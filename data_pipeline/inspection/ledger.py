@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from data_pipeline.common.dialogue import Dialogue
+from data_pipeline.common.dialogue import Dialogue, picture_names
 from data_pipeline.inspection.dialogue_checks import text_digest
 
 
@@ -40,8 +40,8 @@ class Ledger:
         """
         excused = Counter({_key(image, row_id): n for (image, row_id), n in rejected.items()})
         for key, (count, _) in self._open.items():
-            image, row_id = key.split("\n", 1)
-            about = f"about {image}" if image else "without a picture"
+            image, row_id = key.split("\0", 1)
+            about = f"about {', '.join(picture_names(image))}" if image else "without a picture"
             if count == 0:
                 yield "text_differs", row_id, f"{about}: the record's text is not the row's."
             elif count > excused[key]:
@@ -52,5 +52,5 @@ class Ledger:
 
 
 def _key(image: str | None, row_id: str) -> str:
-    # A picture's path holds no line break in practice, an id may hold anything.
-    return f"{image or ''}\n{row_id}"
+    # No path holds a NUL, an id may hold anything.
+    return f"{image or ''}\0{row_id}"

@@ -3,7 +3,7 @@
 import io
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -33,6 +33,11 @@ def header_size(picture: bytes | epath.Path) -> Size | None:
     # Decoders answer hostile bytes with OSError, SyntaxError, ValueError, struct.error and more.
     except Exception:
         return None
+
+
+def only_size(sizes: Sequence[Size | None]) -> Size | None:
+    """The size of the only picture; None of several, as no box says on which of them it lies."""
+    return sizes[0] if len(sizes) == 1 else None
 
 
 def media_type(data: bytes) -> str | None:

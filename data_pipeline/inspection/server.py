@@ -58,7 +58,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             elif address.path == "/records":
                 self._records(query["start"], query["count"])
             elif address.path == "/picture":
-                self._picture(query["record"])
+                self._picture(query["record"], query.get("number", 0))
             else:
                 self._answer(404, _TEXT, b"There is no such page.")
         except (ValueError, KeyError, IndexError):
@@ -72,12 +72,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         rows = [record_at(source, index)[0] for index in range(start, stop)]
         self._answer(200, _JSON, json.dumps(rows, ensure_ascii=False).encode())
 
-    def _picture(self, index: int) -> None:
+    def _picture(self, index: int, number: int) -> None:
         try:
-            data = self.server.source[index].image
+            images = self.server.source[index].images
         except BadRecordError as error:
             self._answer(404, _TEXT, str(error).encode())
             return
+        data = images[number] if 0 <= number < len(images) else None
         kind = media_type(data) if data is not None else None
         if data is None or kind is None:
             self._answer(404, _TEXT, b"The record has no picture that can be shown.")

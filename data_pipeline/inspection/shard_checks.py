@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import tensorflow_datasets as tfds
 from etils import epath
 
+from data_pipeline.common.dialogue import picture_names
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.files import PathLike, file_sha256, read_jsonl
 from data_pipeline.common.progress import progress
@@ -15,14 +16,19 @@ from data_pipeline.inspection.box_checks import Size
 from data_pipeline.inspection.dialogue_checks import DialogueChecks, row_defect
 from data_pipeline.inspection.findings import Findings
 from data_pipeline.inspection.ledger import Ledger
-from data_pipeline.inspection.pictures import decoding_fault, header_size, in_threads
+from data_pipeline.inspection.pictures import (
+    decoding_fault,
+    header_size,
+    in_threads,
+    only_size,
+)
 from data_pipeline.records.example import Record, record_features
 from data_pipeline.records.llava_rows import parse_row
 from data_pipeline.records.manifest import ManifestEntry, ManifestHeader
 from data_pipeline.records.source import RecordSource, open_records
 
-Loaded = tuple[Record | str, Size | None, str | None]
-"""A record (or why it can't be read), its picture's size and why it can't be decoded."""
+Loaded = tuple[Record | str, list[Size | None], list[str | None]]
+"""A record (or why it can't be read), its pictures' sizes and why they can't be decoded."""
 
 
 def check_shards(
@@ -56,23 +62,22 @@ def check_shards(
     for index, loaded in enumerate(_loaded(source, decoded)):
         entry = next(entries, None)
         where = f"record {index}"
-        record, size, fault = loaded
+        record, sizes, faults = loaded
         if isinstance(record, str):
             findings.add("unreadable_record", where, record)
             counts["unreadable_records"] += 1
             continue
         counts.update(records=1, record_dialogues=len(record.dialogues))
-        if entry is not None and not _agree(record, size, entry):
+        if entry is not None and not _agree(record, sizes, entry):
             detail = f"picture {record.image_id!r}: another picture, size or dialogue is there."
             findings.add("manifest_differs", where, detail)
-        if record.image is not None:
-            counts["record_pictures"] += 1
-            counts["record_pictures_decoded"] += decoded is None or index in decoded
-            if size is None and fault is None:
-                fault = decoding_fault(record.image, record.image_id)
-        if fault is not None:
-            findings.add("broken_picture", where, fault)
-        _check_dialogues(where, record, size, findings, dialogues, ledger)
+        counts["record_pictures"] += len(record.images)
+        if decoded is None or index in decoded:
+            counts["record_pictures_decoded"] += len(record.images)
+        for fault in faults:
+            if fault is not None:
+                findings.add("broken_picture", where, fault)
+        _check_dialogues(where, record, only_size(sizes), findings, dialogues, ledger)
     # Only at its end does the manifest say that it has a wrong number of rows.
     collections.deque(entries, maxlen=0)
     if not counts["unreadable_records"] and counts["record_dialogues"] != header.dialogues:
@@ -154,22 +159,31 @@ def _loaded(source: RecordSource, decoded: frozenset[int] | None) -> Iterator[Lo
         try:
             record = source[index]
         except BadRecordError as error:
-            return str(error), None, None
-        if record.image is None:
-            return record, None, None
-        fault = None
-        if decoded is None or index in decoded:
-            fault = decoding_fault(record.image, record.image_id)
-        return record, header_size(record.image), fault
+            return str(error), [], []
+        sizes = [header_size(image) for image in record.images]
+        wanted = decoded is None or index in decoded
+        faults = [
+            decoding_fault(image, name) if wanted or size is None else None
+            for image, name, size in zip(record.images, _names(record), sizes, strict=True)
+        ]
+        return record, sizes, faults
 
     # The header may count more records than its shards hold.
     held = min(len(source), sum(shard.records for shard in source.header.shards))
     return in_threads(load, progress(range(held), "reading records", unit="record"))
 
 
-def _agree(record: Record, size: Size | None, entry: ManifestEntry) -> bool:
-    same_size = size is None or size == (entry.width, entry.height)
-    return same_size and (record.image_id, record.dialogues) == (entry.image_id, entry.dialogues)
+def _names(record: Record) -> tuple[str, ...]:
+    """A name for each picture that a record holds, even where it names another number of them."""
+    names = picture_names(record.image_id)
+    return names if len(names) == len(record.images) else (record.image_id,) * len(record.images)
+
+
+def _agree(record: Record, sizes: list[Size | None], entry: ManifestEntry) -> bool:
+    same_sizes = len(sizes) == len(entry.sizes) and all(
+        size is None or size == noted for size, noted in zip(sizes, entry.sizes, strict=True)
+    )
+    return same_sizes and (record.image_id, record.dialogues) == (entry.image_id, entry.dialogues)
 
 
 def _check_dialogues(
@@ -181,6 +195,7 @@ def _check_dialogues(
     ledger: Ledger | None,
 ) -> None:
     image = record.image_id or None
+    listed = image if len(record.images) < 2 else list(picture_names(image))
     for dialogue in record.dialogues:
         if ledger is not None:
             ledger.add_recorded(image, dialogue)
@@ -189,7 +204,7 @@ def _check_dialogues(
         place = f"{where}: {dialogue.id}"
         turns = [{"from": turn.role, "value": turn.text} for turn in dialogue.turns]
         try:
-            parse_row({"id": dialogue.id, "image": image, "conversations": turns})
+            parse_row({"id": dialogue.id, "image": listed, "conversations": turns})
         except BadRecordError as error:
             findings.add(row_defect(str(error)), place, str(error))
         else:

@@ -12,7 +12,7 @@ from data_pipeline.common.dialogue import Dialogue
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.files import PathLike
 from data_pipeline.inspection.box_checks import Size
-from data_pipeline.inspection.dialogues import kind_of, question_text, read_dialogues
+from data_pipeline.inspection.dialogues import Seen, kind_of, question_text, read_dialogues
 from data_pipeline.inspection.reading import Reading
 
 GRID = 16
@@ -120,7 +120,7 @@ def dataset_statistics(
     skipped: Counter[str] = Counter()
     tally = _Tally(reading)
     for seen in read_dialogues(llava_paths, images_folder, data_folder, split, skipped):
-        tally.add(seen.image, seen.size, seen.dialogue)
+        tally.add(seen)
     if not tally.total["dialogues"]:
         raise UserError("there is no dialogue to count; `svit data check` says what is wrong.")
     return tally.statistics(skipped["rows"])
@@ -144,11 +144,11 @@ class _Tally:
         self._yes_no: Counter[str] = Counter({"yes": 0, "no": 0})
         self._centres = [[0] * GRID for _ in range(GRID)]
 
-    def add(self, image: str | None, size: Size | None, dialogue: Dialogue) -> None:
+    def add(self, seen: Seen) -> None:
+        dialogue = seen.dialogue
         self.total["dialogues"] += 1
-        if image is None:
-            self.total["text_only"] += 1
-        else:
+        self.total["text_only"] += not seen.images
+        for image, size in dict(zip(seen.images, seen.sizes, strict=True)).items():
             if image not in self._pictures and size is not None:
                 self._add_picture(size)
             self._pictures[image] += 1
@@ -165,7 +165,7 @@ class _Tally:
         kind["rounds"] += rounds
         self._numbers["rounds"][rounds] += 1
         if self._reading is not None:
-            self._add_tokens(self._reading, dialogue, image is not None)
+            self._add_tokens(self._reading, dialogue, bool(seen.images))
 
     def _add_picture(self, size: Size) -> None:
         width, height = size

@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int32
 
+from data_pipeline.common.dialogue import picture_names
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.images.transforms import AspectMode, prepare
 from data_pipeline.loading.batch import Batch
@@ -75,8 +76,8 @@ class _RowMaker:
             name = f"record {record}"
             try:
                 loaded = self.source[record]
-                name = loaded.image_id or name
-                encoded, picture = self._segment(loaded, planned)
+                name = ", ".join(picture_names(loaded.image_id)) or name
+                encoded, shown = self._segment(loaded, planned)
             except BadRecordError as error:
                 row["bad"].append((name, str(error)))
             else:
@@ -84,15 +85,15 @@ class _RowMaker:
                 row["loss_weights"][here] = encoded.loss_weights
                 index_here = encoded.vision_index
                 row["vision_index"][here] = np.where(index_here < 0, -1, index_here + slot * P)
-                if picture is not None:
-                    row["images"][slot] = picture
+                for place, picture in enumerate(shown, slot):
+                    row["images"][place] = picture
             start += length
             slot += pictures
         return row
 
     def _segment(
         self, record: PictureRecord, planned: Int32[np.ndarray, "4"]
-    ) -> tuple[Encoded, np.ndarray | None]:
+    ) -> tuple[Encoded, list[np.ndarray]]:
         _, place, length, pictures = planned.tolist()
         dialogue = record.dialogues[place]
         encoded = encode_dialogue(
@@ -101,7 +102,7 @@ class _RowMaker:
             self.tokenizer,
             self.plan.inputs.patches,
             max_length=self.plan.inputs.cut,
-            has_picture=record.image is not None,
+            has_picture=bool(record.images),
         )
         if (len(encoded.tokens), encoded.pictures) != (length, pictures):
             raise UserError(
@@ -109,15 +110,14 @@ class _RowMaker:
                 f"pictures, but the plan says {length} and {pictures}; the dataset was changed "
                 "under its old fingerprint: write it and make the plan again."
             )
-        if pictures > 1:
+        if pictures and pictures != len(record.images):
             raise BadRecordError(
-                f"dialogue {dialogue.id} shows {pictures} pictures, but its record holds one; "
-                "correct its <image> markers."
+                f"dialogue {dialogue.id} shows {pictures} pictures, but its record holds "
+                f"{len(record.images)}; correct its <image> markers."
             )
-        if not pictures or record.image is None:
-            return encoded, None
-        image = prepare(record.image, self.images.size, self.images.mode, record.image_id)
-        return encoded, image
+        named = zip(record.images, picture_names(record.image_id), strict=True)
+        shown = [prepare(data, self.images.size, self.images.mode, name) for data, name in named]
+        return encoded, shown[:pictures]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,8 @@ from data_pipeline.common.files import content_hash
 
 @runtime_checkable
 class Entry(Protocol):
-    """One picture with all its dialogues; `image_id` is "" for a record of text alone."""
+    """A picture, or several shown together, with all dialogues; `image_id` names them one a line
+    and is "" for a record of text alone."""
 
     @property
     def image_id(self) -> str: ...
@@ -24,10 +25,10 @@ class Entry(Protocol):
 
 @runtime_checkable
 class PictureRecord(Entry, Protocol):
-    """An entry with its picture file's bytes, None for text alone."""
+    """An entry with the bytes of its pictures' files, in the order in which it names them."""
 
     @property
-    def image(self) -> bytes | None: ...
+    def images(self) -> tuple[bytes, ...]: ...
 
 
 @runtime_checkable

@@ -81,6 +81,8 @@ def read_items(
 
 def _item(value: Any, kind: str | None) -> Item:
     row = parse_row(value)
+    if isinstance(value.get("image"), list):
+        raise BadRecordError('has a list as its "image"; a selection is of rows with one picture.')
     if kind is None:
         stem = row.dialogue.id.rpartition("_")[0]
         kind = _KIND_OF_STEM.get(stem)

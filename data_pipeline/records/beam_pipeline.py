@@ -14,15 +14,18 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import AsList, AsSingleton
 from etils import epath
 
+from data_pipeline.common.dialogue import picture_names
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, file_sha256, read_json, write_json
 from data_pipeline.records.inputs import (
     Found,
     Group,
+    PictureSizes,
     Sourced,
     check_pictures,
     file_size,
     inputs_hash,
+    total_bytes,
 )
 from data_pipeline.records.llava_rows import LlavaRow, RejectedRow, read_llava_rows
 from data_pipeline.records.shard import ShardWriter
@@ -34,16 +37,16 @@ Place = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class _Placed:
-    """A group, the place of its first row, and its picture's size in bytes if it is there."""
+    """A group, the place of its first row, and the sizes of its pictures."""
 
     place: Place
     group: Group
-    size: int | None
+    sizes: PictureSizes
     dropped_openings: int
 
     @property
     def is_missing(self) -> bool:
-        return self.group.image is not None and self.size is None
+        return None in self.sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +110,14 @@ def _build(
     missing = (
         groups
         | "missing pictures" >> beam.Filter(lambda placed: placed.is_missing)
-        | "reject missing" >> beam.Map(lambda placed: (placed.place, placed.group.reject_missing()))
+        | "reject missing"
+        >> beam.Map(lambda placed: (placed.place, placed.group.reject_missing(placed.sizes)))
     )
     pictures = groups | "without texts" >> beam.Map(
         lambda placed: (
             placed.place,
             placed.group.image,
-            placed.size,
+            placed.sizes,
             placed.dropped_openings,
         )
     )
@@ -165,7 +169,7 @@ def _placed(keyed: tuple[str, Iterable[tuple[Place, LlavaRow, str]]], images: st
     return _Placed(
         place=rows[0][0],
         group=Group(image, tuple(Sourced(row.dialogue, file) for _, row, file in rows)),
-        size=None if image is None else file_size(epath.Path(images) / image),
+        sizes=tuple(file_size(epath.Path(images) / name) for name in picture_names(image)),
         dropped_openings=sum(row.dropped_opening for _, row, _ in rows),
     )
 
@@ -178,19 +182,19 @@ def _lay_out(
     digests: list[tuple[int, str, str]],
     bad: list[tuple[Place, RejectedRow]],
     missing: list[tuple[Place, list[RejectedRow]]],
-    pictures: list[tuple[Place, str | None, int | None, int]],
+    pictures: list[tuple[Place, str | None, PictureSizes, int]],
 ) -> _Layout:
     """Makes ready for the shards, and leaves what was found for the process that finishes."""
-    pictures = sorted(pictures)
+    pictures = sorted(pictures, key=lambda placed: placed[0])
     names, sizes = [row[1] for row in pictures], [row[2] for row in pictures]
     rejected = [row for _, row in sorted(bad, key=lambda placed: placed[0])]
     check_pictures(names, sizes, paths, images, rejected)
     for _, rows in sorted(missing, key=lambda placed: placed[0]):
         rejected += rows
-    present = [place for place, name, size, _ in pictures if name is None or size is not None]
+    present = [place for place, _, each, _ in pictures if None not in each]
     found = Found(
         groups=len(present),
-        picture_bytes=sum(size for size in sizes if size is not None),
+        picture_bytes=total_bytes(sizes),
         rejected=rejected,
         dropped_openings=sum(row[3] for row in pictures),
         hash=inputs_hash(

@@ -24,19 +24,19 @@ _TEXT_COUNTS = "dialogues/turns/text/ragged_row_lengths_0"
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One picture with all its dialogues, or one dialogue without a picture.
+    """One picture, or several that are shown together, with all dialogues; or one without.
 
-    `image_id` is the picture's path in the images folder, "" without one; `image` is the picture
-    file's bytes as they were, None without one.
+    `image_id` is the picture's path in the images folder, the paths one a line where there are
+    several, "" without one (`picture_names` reads it); `images` are these files' bytes, in order.
     """
 
     image_id: str
-    image: bytes | None
+    images: tuple[bytes, ...]
     dialogues: tuple[Dialogue, ...]
 
 
 def record_features() -> tfds.features.FeaturesDict:
-    """What TFDS calls the fields of a record. `images` holds one picture, or none."""
+    """What TFDS calls the fields of a record. `images` holds those that `image_id` names."""
     turns = {"role": tfds.features.Text(), "text": tfds.features.Text()}
     return tfds.features.FeaturesDict(
         {
@@ -58,8 +58,7 @@ def encode_record(record: Record) -> bytes:
     feature[_IMAGE_ID].bytes_list.value.append(record.image_id.encode())
     # An empty list still has to be a list: the reader refuses a feature of no kind.
     feature[_IMAGES].bytes_list.SetInParent()
-    if record.image is not None:
-        feature[_IMAGES].bytes_list.value.append(record.image)
+    feature[_IMAGES].bytes_list.value.extend(record.images)
     feature[_DIALOGUE_IDS].bytes_list.value.extend(d.id.encode() for d in record.dialogues)
     feature[_ROLES].bytes_list.value.extend(turn.role.encode() for turn in turns)
     feature[_ROLE_COUNTS].int64_list.value.extend(counts)
@@ -69,13 +68,13 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(data: bytes) -> Record:
-    """The record that `encode_record` wrote; the picture stays encoded.
+    """The record that `encode_record` wrote; the pictures stay encoded.
 
     Raises ValueError where the bytes are something else.
     """
     try:
         feature = tf_example_pb2.Example.FromString(data).features.feature
-        images = feature[_IMAGES].bytes_list.value
+        images = tuple(feature[_IMAGES].bytes_list.value)
         turns = zip(feature[_ROLES].bytes_list.value, feature[_TEXTS].bytes_list.value, strict=True)
         dialogues = tuple(
             Dialogue(
@@ -92,6 +91,6 @@ def decode_record(data: bytes) -> Record:
             )
         )
         image_id = feature[_IMAGE_ID].bytes_list.value[0].decode()
-        return Record(image_id, images[0] if images else None, dialogues)
+        return Record(image_id, images, dialogues)
     except (DecodeError, IndexError, ValueError) as error:
         raise ValueError(f"not a record of dialogues ({type(error).__name__}: {error})") from error

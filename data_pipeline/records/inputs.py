@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int64
 
-from data_pipeline.common.dialogue import Dialogue, Turn
+from data_pipeline.common.dialogue import Dialogue, Turn, picture_names
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, file_sha256
 from data_pipeline.common.progress import progress, progress_bar
@@ -25,6 +25,9 @@ _LOOKING_AHEAD = 32
 """Pictures that are looked for at once: a bucket answers late, and many together."""
 
 _BATCH = 1 << 12
+
+PictureSizes = tuple[int | None, ...]
+"""The bytes of each picture of a group; None where there is no such file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Sourced:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """What becomes one record: a picture with all its dialogues, or one dialogue without."""
+    """What becomes one record: the dialogues about a picture (or the same pictures, in the same
+    order, whose paths stand in `image` one a line), or one dialogue without."""
 
     image: str | None
     members: tuple[Sourced, ...]
@@ -45,8 +49,10 @@ class Group:
     def reject(self, reason: str) -> list[RejectedRow]:
         return [RejectedRow(m.dialogue.id, reason, m.file, self.image) for m in self.members]
 
-    def reject_missing(self) -> list[RejectedRow]:
-        return self.reject(f"missing picture: there is no file {self.image}.")
+    def reject_missing(self, sizes: PictureSizes) -> list[RejectedRow]:
+        """`sizes` are of its pictures, the first None of which is named."""
+        missing = picture_names(self.image)[sizes.index(None)]
+        return self.reject(f"missing picture: there is no file {missing}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,13 +164,13 @@ def _read(rows: _Spool, llava_paths: Sequence[PathLike], images_folder: PathLike
 
     sizes = find_sizes(images, images_folder)
     check_pictures(images, sizes, llava_paths, images_folder, rejected)
-    missing = np.array([i is not None and s is None for i, s in zip(images, sizes, strict=True)])
+    missing = np.array([None in each for each in sizes])
     for number in np.flatnonzero(missing).tolist():
-        rejected += grouped[number].reject_missing()
+        rejected += grouped[number].reject_missing(sizes[number])
     kept = np.flatnonzero(~missing)
     found = Found(
         groups=len(kept),
-        picture_bytes=sum(size for size in sizes if size is not None),
+        picture_bytes=total_bytes(sizes),
         rejected=rejected,
         dropped_openings=dropped_openings,
         hash=inputs_hash(
@@ -177,7 +183,7 @@ def _read(rows: _Spool, llava_paths: Sequence[PathLike], images_folder: PathLike
 
 def check_pictures(
     images: Sequence[str | None],
-    sizes: Sequence[int | None],
+    sizes: Sequence[PictureSizes],
     llava_paths: Sequence[PathLike],
     images_folder: PathLike,
     rejected: Sequence[RejectedRow],
@@ -189,42 +195,47 @@ def check_pictures(
             f"{', '.join(str(path) for path in llava_paths)}: none of the {len(rejected)} rows is "
             f"usable{first}"
         )
-    named = [image for image in images if image is not None]
-    if named and all(size is None for size in sizes):
+    named = dict.fromkeys(name for image in images for name in picture_names(image))
+    if named and all(size is None for each in sizes for size in each):
         raise UserError(
             f"images folder {images_folder} holds none of the {len(named)} pictures; the first is "
-            f"{named[0]!r}: give the folder that such paths start from."
+            f"{next(iter(named))!r}: give the folder that such paths start from."
         )
 
 
+def total_bytes(sizes: Iterable[PictureSizes]) -> int:
+    """The bytes of all groups' pictures that are there."""
+    return sum(size for each in sizes for size in each if size is not None)
+
+
 def inputs_hash(
-    files: Iterable[tuple[str, str]], pictures: Iterable[tuple[str | None, int | None]]
+    files: Iterable[tuple[str, str]], pictures: Iterable[tuple[str | None, PictureSizes]]
 ) -> str:
-    """Names the inputs: of (name, sha256) of the files in order, of (path, bytes) of pictures."""
+    """Names the inputs: of (name, sha256) of the files in order, of (paths, bytes) of pictures."""
     digest = hashlib.sha256()
     for name, sha256 in files:
         digest.update(f"{name}:{sha256}\n".encode())
-    for image, size in pictures:
-        if image is not None:
-            digest.update(f"{image}:{size}\n".encode())
+    for image, sizes in pictures:
+        for name, size in zip(picture_names(image), sizes, strict=True):
+            digest.update(f"{name}:{size}\n".encode())
     return digest.hexdigest()
 
 
-def find_sizes(images: Sequence[str | None], folder: PathLike) -> list[int | None]:
-    """Each picture's size in bytes; None where there is no such file, or no picture is named."""
+def find_sizes(images: Sequence[str | None], folder: PathLike) -> list[PictureSizes]:
+    """The sizes of the pictures that each of `images` names; each file is looked for once."""
     root = epath.Path(folder)
-    sizes: list[int | None] = []
+    names = list(dict.fromkeys(name for image in images for name in picture_names(image)))
+    size_of: dict[str, int | None] = {}
     with (
-        progress_bar(len(images), "looking for pictures", "picture") as bar,
+        progress_bar(len(names), "looking for pictures", "picture") as bar,
         ThreadPoolExecutor(_LOOKING_AHEAD) as pool,
     ):
-        for start in range(0, len(images), _BATCH):
-            batch = images[start : start + _BATCH]
-            sizes += pool.map(
-                lambda image: None if image is None else file_size(root / image), batch
-            )
+        for start in range(0, len(names), _BATCH):
+            batch = names[start : start + _BATCH]
+            sizes = pool.map(lambda name: file_size(root / name), batch)
+            size_of.update(zip(batch, sizes, strict=True))
             bar.update(len(batch))
-    return sizes
+    return [tuple(size_of[name] for name in picture_names(image)) for image in images]
 
 
 def file_size(path: epath.Path) -> int | None:

@@ -16,7 +16,8 @@ LLAVA_FORM = 'LLaVA\'s format, [{"id": ..., "image": ..., "conversations": [...]
 
 @dataclasses.dataclass(frozen=True)
 class LlavaRow:
-    """One dialogue; `image` is its picture's path in the images folder, None for text alone."""
+    """One dialogue; `image` is its picture's path in the images folder, the paths one a line where
+    it shows several, None for text alone."""
 
     image: str | None
     dialogue: Dialogue
@@ -51,6 +52,8 @@ def read_llava_rows(path: PathLike) -> Iterator[LlavaRow | RejectedRow]:
 def _rejected(value: Any, reason: str, place: str, file_name: str) -> RejectedRow:
     row = value if isinstance(value, dict) else {}
     image = row.get("image")
+    if isinstance(image, list) and all(isinstance(path, str) for path in image):
+        image = "\n".join(image)
     return RejectedRow(
         id=str(row.get("id", place)),
         reason=f"bad row: {place} {reason}",
@@ -62,8 +65,9 @@ def _rejected(value: Any, reason: str, place: str, file_name: str) -> RejectedRo
 def parse_row(value: Any) -> LlavaRow:
     """The row as a dialogue: roles alternate from a human turn on, with at least one reply.
 
-    With an `image`, the first human turn holds one `<image>` and no other one any. Without, it is
-    ordinary text, as LLaVA reads it. An opening turn by gpt is dropped, again as LLaVA does. Raises
+    With a path as its `image`, the first human turn holds one `<image>` and no other one any. With
+    a list of paths, the human turns hold as many as it lists, in its order. Without, it is ordinary
+    text, as LLaVA reads it. An opening turn by gpt is dropped, again as LLaVA does. Raises
     BadRecordError.
     """
     if not isinstance(value, dict):
@@ -75,8 +79,13 @@ def parse_row(value: Any) -> LlavaRow:
     opens_with_gpt = turns[0].role == "gpt"
     turns = turns[opens_with_gpt:]
     _check_order(turns)
-    image = _parse_image(value.get("image"))
-    if image is not None:
+    image = value.get("image")
+    if isinstance(image, list):
+        _check_paths(image)
+        _check_several_markers(turns, len(image))
+        image = "\n".join(image)
+    elif image is not None:
+        _check_paths([image])
         _check_markers(turns)
     return LlavaRow(image, Dialogue(str(row_id), turns), opens_with_gpt)
 
@@ -104,15 +113,18 @@ def _check_order(turns: tuple[Turn, ...]) -> None:
             raise BadRecordError(f"has two {turn.role} turns in a row; roles must alternate.")
 
 
-def _parse_image(image: Any) -> str | None:
-    if image is None:
-        return None
-    if not isinstance(image, str) or not image:
-        raise BadRecordError(f'has the "image" {image!r}; expected one path.')
-    path = PurePosixPath(image)
-    if path.is_absolute() or ".." in path.parts or "\\" in image:
-        raise BadRecordError(f'has the "image" {image!r}; expected a path in the images folder.')
-    return image
+def _check_paths(paths: list[Any]) -> None:
+    if not paths:
+        raise BadRecordError('has an empty list as its "image"; expected a path or several.')
+    for image in paths:
+        if not isinstance(image, str) or not image:
+            raise BadRecordError(f'has the "image" {image!r}; expected a path or a list of paths.')
+        path = PurePosixPath(image)
+        # A line break is what parts the paths of several pictures.
+        if path.is_absolute() or ".." in path.parts or any(c in image for c in "\\\n"):
+            raise BadRecordError(
+                f'has the "image" {image!r}; expected a path in the images folder.'
+            )
 
 
 def _check_markers(turns: tuple[Turn, ...]) -> None:
@@ -121,3 +133,11 @@ def _check_markers(turns: tuple[Turn, ...]) -> None:
         raise BadRecordError(f"has a picture, and {first} {IMAGE_MARKER} in its first human turn.")
     if any(later):
         raise BadRecordError(f"has {IMAGE_MARKER} in a human turn after the first.")
+
+
+def _check_several_markers(turns: tuple[Turn, ...], listed: int) -> None:
+    found = sum(turn.text.count(IMAGE_MARKER) for turn in turns if turn.role == "human")
+    if found != listed:
+        raise BadRecordError(
+            f"lists {listed} pictures, and has {found} {IMAGE_MARKER} in its human turns."
+        )

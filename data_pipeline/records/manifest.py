@@ -50,12 +50,11 @@ class ManifestHeader:
 
 @dataclasses.dataclass(frozen=True)
 class ManifestEntry:
-    """One record but for its picture, whose size as it is stored is in pixels; None where there is
-    no picture."""
+    """One record but for its pictures; `sizes` are theirs as they are stored, width and height in
+    pixels, one for each that `image_id` names."""
 
     image_id: str
-    width: int | None
-    height: int | None
+    sizes: tuple[tuple[int, int], ...]
     dialogues: tuple[Dialogue, ...]
 
     @property
@@ -79,13 +78,15 @@ def entry_line(entry: ManifestEntry, data: bytes) -> str:
     """The entry as the manifest's row; `data` is the record as the shard holds it.
 
     A dialogue's `words` are counted as LLaVA does for its batches of equal lengths: what
-    whitespace separates, over all turns, the marker with them.
+    whitespace separates, over all turns, the marker with them. The width and height of one picture
+    are numbers, of several they are lists.
     """
+    widths, heights = ([size[side] for size in entry.sizes] for side in (0, 1))
     row = {
         "image_id": entry.image_id,
         "modality": entry.modality,
-        "width": entry.width,
-        "height": entry.height,
+        "width": widths if len(widths) > 1 else next(iter(widths), None),
+        "height": heights if len(heights) > 1 else next(iter(heights), None),
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "dialogues": [
@@ -166,10 +167,12 @@ def finished_splits(folder: PathLike) -> dict[str, Any] | None:
 
 
 def _entry_from_json(row: dict[str, Any]) -> ManifestEntry:
+    width, height = row["width"], row["height"]
+    several = isinstance(width, list)
+    sizes = zip(width, height, strict=True) if several else [(width, height)]
     return ManifestEntry(
         image_id=row["image_id"],
-        width=row["width"],
-        height=row["height"],
+        sizes=() if width is None else tuple(sizes),
         dialogues=tuple(
             Dialogue(dialogue["id"], tuple(Turn(role, text) for role, text in dialogue["turns"]))
             for dialogue in row["dialogues"]

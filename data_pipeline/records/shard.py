@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from array_record.python import array_record_module
 from etils import epath
 
+from data_pipeline.common.dialogue import picture_names
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.files import file_sha256, open_atomic, read_json, write_json
 from data_pipeline.records.example import Record, encode_record
@@ -137,22 +138,25 @@ class ShardWriter:
         return part
 
     def _load(self, group: Group) -> tuple[ManifestEntry, bytes]:
-        """The group as a record, its picture decoded once to know that it can be."""
+        """The group as a record, its pictures decoded once to know that they can be."""
         dialogues = tuple(member.dialogue for member in group.members)
-        if group.image is None:
-            entry = ManifestEntry("", None, None, dialogues)
-            return entry, encode_record(Record("", None, dialogues))
+        stored = [self._load_picture(name) for name in picture_names(group.image)]
+        image_id = group.image or ""
+        entry = ManifestEntry(image_id, tuple(size for _, size in stored), dialogues)
+        record = Record(image_id, tuple(picture for picture, _ in stored), dialogues)
+        return entry, encode_record(record)
+
+    def _load_picture(self, name: str) -> tuple[bytes, tuple[int, int]]:
         try:
-            data = (epath.Path(self.images) / group.image).read_bytes()
-            picture, width, height = stored_picture(data, group.image, self.resize)
+            data = (epath.Path(self.images) / name).read_bytes()
+            picture, width, height = stored_picture(data, name, self.resize)
         except BadRecordError as error:
             raise BadRecordError(f"broken picture: {error}") from None
         except OSError as error:
             raise BadRecordError(
-                f"unreadable picture: {group.image} ({error.strerror or error})."
+                f"unreadable picture: {name} ({error.strerror or error})."
             ) from None
-        entry = ManifestEntry(group.image, width, height, dialogues)
-        return entry, encode_record(Record(group.image, picture, dialogues))
+        return picture, (width, height)
 
     def _shard_path(self, number: int) -> epath.Path:
         return epath.Path(self.folder) / self.shard_names[number]

@@ -34,7 +34,7 @@ class _WholeShard:
 
 @dataclasses.dataclass(frozen=True)
 class Entries:
-    """Each record but for its picture, in order; read from the manifest anew on every pass."""
+    """Each record but for its pictures, in order; read from the manifest anew on every pass."""
 
     folder: str
     header: ManifestHeader
@@ -66,7 +66,7 @@ class RecordSource:
 
     @property
     def entries(self) -> Entries:
-        """Each record's dialogues, and its picture's name and size, without reading pictures."""
+        """Each record's dialogues, and its pictures' names and sizes, without reading pictures."""
         return Entries(self.folder, self.header)
 
     @property
@@ -78,7 +78,7 @@ class RecordSource:
         return self.header.records
 
     def __getitem__(self, index: int) -> Record:
-        """The record, its picture still encoded. Raises IndexError outside 0..len - 1, and
+        """The record, its pictures still encoded. Raises IndexError outside 0..len - 1, and
         BadRecordError where the shard is damaged at this place."""
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)} in {self.folder}")

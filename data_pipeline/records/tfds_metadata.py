@@ -15,7 +15,9 @@ from data_pipeline.records.manifest import DATASET_INFO
 FILE_FORMAT = "array_record"
 VERSION = "1.0.0"
 DESCRIPTION = """One record holds one picture (`images` is empty for text alone) with all its
-dialogues: turns by "human" and "gpt" in alternation; "<image>" marks the picture's place."""
+dialogues: turns by "human" and "gpt" in alternation; "<image>" marks the picture's place.
+Where dialogues show several pictures, `images` holds these in order, and `image_id` names them one
+a line."""
 
 
 def shard_names(name: str, split: str, count: int) -> list[str]:

@@ -10,6 +10,7 @@ from data_pipeline.common.files import PathLike, read_json, write_json
 from data_pipeline.common.progress import progress
 from data_pipeline.toy_world.benchmarks import write_benchmarks
 from data_pipeline.toy_world.choice_benchmarks import write_choice_benchmarks
+from data_pipeline.toy_world.judged_benchmarks import write_judged_benchmarks
 from data_pipeline.toy_world.more_benchmarks import write_more_benchmarks
 from data_pipeline.toy_world.questions import KINDS, Balance
 from data_pipeline.toy_world.world import ToyScene, make_scene
@@ -86,6 +87,7 @@ def generate_world(
             **write_benchmarks(benchmarks, held_out, seed),
             **write_choice_benchmarks(benchmarks, benchmarks.parent / "images", held_out, seed),
             **write_more_benchmarks(benchmarks, held_out, seed),
+            **write_judged_benchmarks(benchmarks, held_out, seed),
         },
     }
     write_json(folder / _MARKER, {"settings": settings, "finished": True, "holds": holds})

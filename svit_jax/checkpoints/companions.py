@@ -7,6 +7,7 @@ from typing import Any
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, read_json
+from data_pipeline.text.chat_template import CHAT_TEMPLATE_FILE
 from svit_jax.checkpoints.architecture import Statistics
 from svit_jax.checkpoints.bundle import TOKENIZER_FILE
 
@@ -19,7 +20,7 @@ KEPT_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.json",
-    "chat_template.jinja",
+    CHAT_TEMPLATE_FILE,
     "processor_config.json",
     PREPROCESSOR_FILE,
     GENERATION_FILE,
@@ -129,9 +130,11 @@ def processor_files(
 
 
 def write_files(folder: Path, kept: Mapping[str, Path], written: Mapping[str, Any]) -> None:
-    """Copies `kept` and writes `written` (JSON), where both have a name, the kept one."""
+    """Copies `kept` and writes `written` (a text, or what becomes JSON), where both have a name,
+    the kept one."""
     for name, content in written.items():
         if name not in kept:
-            (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (folder / name).write_text(content if isinstance(content, str) else text)
     for name, source in kept.items():
         (folder / name).write_bytes(source.read_bytes())

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.common.errors import UserError
+from data_pipeline.text.chat_template import CHAT_TEMPLATE_FILE, chat_template
+from data_pipeline.text.templates import get_template
 from svit_jax.checkpoints.architecture import llava_hf_json, llava_json
 from svit_jax.checkpoints.bundle import TOKENIZER_FILE
 from svit_jax.checkpoints.companions import (
@@ -25,6 +27,7 @@ from svit_jax.checkpoints.portable import EXTRA_ROWS, TOWER_PREFIX, Portable, Pr
 from svit_jax.checkpoints.safetensors import ShardedWriter
 from svit_jax.host_memory import return_freed_memory
 
+_CHAT_TEMPLATES = {CHAT_TEMPLATE_FILE, "chat_template.json"}
 _ROW_MULTIPLE = 64  # llava-hf pads its vocabulary to one
 
 
@@ -53,6 +56,9 @@ def export_llava_hf(model: Portable, folder: Path, progress: Progress) -> None:
         **tokenizer_files(added, PAD_TOKEN),
         **processor_files(vision.image_size, vision.patch_size, statistics, model.image_mode),
     }
+    if not same or not _CHAT_TEMPLATES & model.files.keys():
+        text = chat_template(get_template(model.template))
+        written |= {CHAT_TEMPLATE_FILE: text} if text else {}
     write_files(folder, _files(model, same), written)
 
 

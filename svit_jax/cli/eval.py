@@ -6,11 +6,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from svit_jax.cli.job import MESH_HELP, add_hosts, add_job, ending, launch, show
+from svit_jax.cli.job import MESH_HELP, add_hosts, add_int8, add_job, ending, launch, show
 
 _BENCHMARKS = (
     "vqav2, gqa, mme, pope, referring, scienceqa, seedbench, mmbench, mmbench_cn, textvqa, vizwiz, "
-    "mmmu"
+    "mmmu, mmvet, llava_bench"
 )
 
 
@@ -32,11 +32,15 @@ def _eval(jobs: Any) -> None:
         from svit_jax.evaluation.compare import compare_with
         from svit_jax.evaluation.eval_report import EvalReport, write_eval_report
         from svit_jax.evaluation.hosts import on_all_hosts
+        from svit_jax.evaluation.judged import read_verdict
         from svit_jax.evaluation.run import evaluate, scores
         from svit_jax.sharding.mesh import parse_mesh
 
         assistant = load(
-            options.checkpoint, mesh=parse_mesh(options.mesh), batch_size=options.batch_size
+            options.checkpoint,
+            mesh=parse_mesh(options.mesh),
+            batch_size=options.batch_size,
+            int8=options.int8,
         )
         runs = on_all_hosts(
             assistant.answerer(options.max_new_tokens),
@@ -54,7 +58,12 @@ def _eval(jobs: Any) -> None:
         )
         if runs is None:
             return
-        found = scores(runs)
+        judged = {
+            name: verdict
+            for name, run in runs.items()
+            if (verdict := read_verdict(options.out, name, run.answers, run.questions))
+        }
+        found = scores(runs) | {name: dict(verdict.figures) for name, verdict in judged.items()}
         report = EvalReport(
             assistant.checkpoint,
             options.data,
@@ -62,11 +71,11 @@ def _eval(jobs: Any) -> None:
             strict=scores(runs, strict=True) if options.strict else {},
             compared=compare_with(options.against, runs) if options.against else (),
             notes=_notes(options),
+            judged=judged,
         )
         write_eval_report(options.out, report, "blank.report" if options.blank else "report")
         lines = [
-            f"{name}: "
-            + (_in_words(figures) or f"no public truth; upload what is in {options.out}")
+            f"{name}: " + (_in_words(figures) or _elsewhere(runs[name].benchmark, options.out))
             for name, figures in found.items()
         ]
         show(options, found, "\n".join(lines))
@@ -99,6 +108,7 @@ def _eval(jobs: Any) -> None:
     job.add_argument("--batch-size", type=int, default=16)
     job.add_argument("--max-new-tokens", type=int, default=128)
     job.add_argument("--mesh", default="", help=MESH_HELP)
+    add_int8(job)
     add_hosts(job)
 
 
@@ -174,6 +184,15 @@ def _notes(options: argparse.Namespace) -> list[str]:
     if options.blank:
         notes.append("Every picture was replaced by a blank one (--blank).")
     return notes
+
+
+def _elsewhere(benchmark: Any, out: str) -> str:
+    """Where figures come from that can't be made here."""
+    from svit_jax.evaluation.judged import Judged
+
+    if isinstance(benchmark, Judged):
+        return f"to be graded: svit judge --benchmark {benchmark.name} --out {out} (see its --help)"
+    return f"no public truth; upload what is in {out}"
 
 
 def _in_words(figures: Mapping[str, float]) -> str:

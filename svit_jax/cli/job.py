@@ -30,6 +30,15 @@ def add_job(jobs: Any, name: str, run: Run, text: str, example: str) -> argparse
     return job
 
 
+def add_int8(job: Any) -> None:
+    job.add_argument(
+        "--int8",
+        default="none",
+        choices=("none", "weights", "all"),
+        help="round the decoder's weights to 8 bits, or these and the cache",
+    )
+
+
 def add_hosts(job: argparse.ArgumentParser) -> None:
     """The options of a job that may be one of several processes."""
     hosts = job.add_argument_group(

@@ -8,7 +8,8 @@ from svit_jax.cli.convert import convert_job
 from svit_jax.cli.data import data_jobs
 from svit_jax.cli.doctor import doctor_job
 from svit_jax.cli.eval import eval_jobs
-from svit_jax.cli.job import MESH_HELP, add_job, ending
+from svit_jax.cli.job import MESH_HELP, add_int8, add_job, ending
+from svit_jax.cli.judge import judge_job
 from svit_jax.cli.plan import plan_job
 from svit_jax.cli.serve import serve_job
 from svit_jax.cli.train import train_job
@@ -44,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     convert_job(jobs)
     train_job(jobs)
     eval_jobs(jobs)
+    judge_job(jobs)
     plan_job(jobs)
     doctor_job(jobs)
     _chat(jobs)
@@ -88,6 +90,8 @@ def _chat(jobs: Any) -> None:
             sampling,
             options.stop,
             parse_mesh(options.mesh),
+            options.int8,
+            options.allow_urls,
         )
 
     job = add_job(
@@ -98,7 +102,10 @@ def _chat(jobs: Any) -> None:
         "svit chat --checkpoint demo_run/finetune --image photo.jpg",
     )
     job.add_argument("--checkpoint", required=True, help="workdir of a training run")
-    job.add_argument("--image", help="the picture to talk about")
+    job.add_argument("--image", nargs="+", default=[], help="the pictures to talk about")
+    job.add_argument(
+        "--allow-urls", action="store_true", help="pictures may be addresses of the web, too"
+    )
     job.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token always")
     job.add_argument("--top-k", type=int, default=0, help="only the k likeliest tokens (0: all)")
     job.add_argument("--top-p", type=float, default=1.0, help="only the likeliest of so much mass")
@@ -110,4 +117,5 @@ def _chat(jobs: Any) -> None:
         "--stop", nargs="+", default=[], metavar="TEXT", help="texts that end an answer"
     )
     job.add_argument("--mesh", default="", help=MESH_HELP)
+    add_int8(job)
     job.add_argument("--max-new-tokens", type=int, default=256)

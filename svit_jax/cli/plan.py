@@ -1,6 +1,7 @@
 """`svit plan`: what a config's step would need and cost on a slice that isn't there."""
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from svit_jax.cli.job import add_job
+from svit_jax.cli.job import add_int8, add_job
 from svit_jax.cli.sweep import add_sweep_options, sweep
 
 
@@ -22,7 +23,8 @@ def plan_job(jobs: Any) -> None:
     )
     job.usage = (
         "svit plan --config FILE --topology NAME [--mesh AXIS=SIZE,...] [--section.key=value ...]\n"
-        "       svit plan --config FILE ... --topology NAME ... --sweep | --find-best"
+        "       svit plan --config FILE ... --topology NAME ... --sweep | --find-best\n"
+        "       svit plan --config FILE --topology NAME --generate [--requests N ...]"
     )
     job.set_defaults(job_parser=job)
     job.add_argument("--config", nargs="+", help="config file, with :argument if it takes one")
@@ -41,6 +43,15 @@ def plan_job(jobs: Any) -> None:
     )
     job.add_argument("--explain", action="store_true", help="what the words of a plan mean")
     add_sweep_options(job)
+    answering = job.add_argument_group("answering, in place of training")
+    answering.add_argument(
+        "--generate", action="store_true", help="plan prefill and decoding of the config's model"
+    )
+    answering.add_argument("--requests", type=int, default=8, help="that decode together (8)")
+    answering.add_argument("--context", type=int, default=4096, help="tokens of each (4096)")
+    answering.add_argument("--prompt", type=int, default=1024, help="a prompt's tokens (1024)")
+    answering.add_argument("--pictures", type=int, default=1, help="of a prompt (1)")
+    add_int8(answering)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -82,22 +93,52 @@ def _plan(options: argparse.Namespace, config: str, topology: str) -> None:
     place = parse_topology(topology, options.slices)
     if not place.on_tpu and _MARK not in os.environ:
         sys.exit(_simulated(place.count))
+    if options.generate:
+        return _generate(options, config, topology)
     from data_pipeline.common.files import write_json
     from svit_jax.planner import plan_config
-    from svit_jax.planning.words import described
+    from svit_jax.planning.memory import DoesNotFitError
+    from svit_jax.planning.words import described, described_memory
 
-    plan = plan_config(
+    try:
+        plan = plan_config(
+            config,
+            options.overrides,
+            topology,
+            options.mesh,
+            options.slices,
+            options.hlo,
+            lambda text: print(text, file=sys.stderr, flush=True),
+        )
+    except DoesNotFitError as error:
+        if error.memory:
+            refused = {"reason": str(error), "memory": dataclasses.asdict(error.memory)}
+            print(json.dumps(refused) if options.json else described_memory(error.memory))
+        raise
+    if options.save:
+        write_json(Path(options.save), plan.to_json())
+    print(json.dumps(plan.to_json()) if options.json else described(plan))
+
+
+def _generate(options: argparse.Namespace, config: str, topology: str) -> None:
+    from data_pipeline.common.files import write_json
+    from svit_jax.generation_planner import Answering, described_generation, plan_generation
+
+    plan = plan_generation(
         config,
         options.overrides,
         topology,
         options.mesh,
+        Answering(
+            options.requests, options.context, options.prompt, options.pictures, options.int8
+        ),
         options.slices,
         options.hlo,
         lambda text: print(text, file=sys.stderr, flush=True),
     )
     if options.save:
         write_json(Path(options.save), plan.to_json())
-    print(json.dumps(plan.to_json()) if options.json else described(plan))
+    print(json.dumps(plan.to_json()) if options.json else described_generation(plan))
 
 
 _MARK = "SVIT_PLAN_SIMULATED"

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from svit_jax.cli.job import MESH_HELP, add_job
+from svit_jax.cli.job import MESH_HELP, add_int8, add_job
 
 
 def serve_job(jobs: Any) -> None:
@@ -20,6 +20,7 @@ def serve_job(jobs: Any) -> None:
     job.add_argument("--port", type=int, default=8000, help="0: a free one (8000)")
     job.add_argument("--mesh", default="", help=MESH_HELP)
     job.add_argument("--dtype", default="float32", help="what is computed in (float32)")
+    add_int8(job)
     engine = job.add_argument_group("engine")
     engine.add_argument("--rows", type=int, default=8, help="requests that decode at once (8)")
     engine.add_argument("--max-waiting", type=int, default=64, help="that wait; more get 429 (64)")
@@ -93,7 +94,12 @@ def _run(options: argparse.Namespace) -> None:
         options.host, options.api_keys_file, options.allow_host, options.allow_url_host
     )
     log_to_stderr()
-    assistant = load(options.checkpoint, dtype=options.dtype, mesh=parse_mesh(options.mesh))
+    assistant = load(
+        options.checkpoint,
+        dtype=options.dtype,
+        mesh=parse_mesh(options.mesh),
+        int8=options.int8,
+    )
     settings = ServerSettings(
         options.model_name or epath.Path(assistant.checkpoint).absolute().parents[1].name,
         options.host,

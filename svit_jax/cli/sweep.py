@@ -1,13 +1,17 @@
 """`svit plan --sweep` and `--find-best`: from options to candidates, and from outcomes to files."""
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from svit_jax.training.preemption import PreemptedError
 
 # Most memory first, least last.
 _REMATS = ("none", "dots", "qkv", "attention", "full")
@@ -47,6 +51,7 @@ def add_sweep_options(job: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--top", type=int, default=20, help="so many rows of the table (20)")
     group.add_argument("--csv", metavar="FILE", help="all candidates as CSV")
+    group.add_argument("--html", metavar="FILE", help="a page with tables and plots")
     group.add_argument("--no-cache", action="store_true", help="neither use nor keep plans")
     group.add_argument(
         "--jobs",
@@ -59,6 +64,7 @@ def add_sweep_options(job: argparse.ArgumentParser) -> None:
 def sweep(options: argparse.Namespace) -> None:
     from data_pipeline.common.files import write_text
     from svit_jax.planning.sweep.children import ChildPlanner, Room
+    from svit_jax.planning.sweep.report import sweep_page
     from svit_jax.planning.sweep.runner import Runner
     from svit_jax.planning.sweep.search import find_best
     from svit_jax.planning.sweep.table import Sweep, csv_text, table_text
@@ -67,15 +73,33 @@ def sweep(options: argparse.Namespace) -> None:
     planner = ChildPlanner(_command)
     room = Room(max(1, options.jobs))
     runner = Runner(planner, _Trainer().refusal, _identity, _cache(options), room, planner.stop)
-    if options.find_best:
-        outcomes = [outcome for space in spaces for outcome in find_best(space, runner)]
-    else:
-        outcomes = runner.run(each for space in spaces for each in space.candidates())
+    with _sigterm_raises():
+        if options.find_best:
+            outcomes = [outcome for space in spaces for outcome in find_best(space, runner)]
+        else:
+            outcomes = runner.run(each for space in spaces for each in space.candidates())
     command = shlex.join(["svit", *sys.argv[1:]])
     found = Sweep.of(outcomes, command, runner.compiles, runner.known)
     if options.csv:
         write_text(Path(options.csv), csv_text(found))
+    if options.html:
+        write_text(Path(options.html), sweep_page(found))
     print(json.dumps(found.to_json()) if options.json else table_text(found, options.top))
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Within it SIGTERM unwinds the sweep as Ctrl-C does, and so ends its children."""
+
+    def stop(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would leave some behind
+        raise PreemptedError("stopped by SIGTERM; run the same command again to go on.")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _spaces(options: argparse.Namespace) -> list[Any]:

@@ -4,14 +4,15 @@ import argparse
 import dataclasses
 import functools
 import re
-import shutil
+import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from svit_jax.cli.job import add_hosts, add_job, ending, launch, show
 
 _ENGINE_ROWS = 16
+_GROUP = 8 * _ENGINE_ROWS
+"""So many questions at a time go to the other processes, with their pictures."""
 
 
 def train_job(jobs: Any) -> None:
@@ -141,37 +142,33 @@ def benchmark_hook(
 ) -> Callable[[int, Any], dict[str, float]]:
     """A hook for the training loop: greedy answers of the model as it is to up to `limit` questions
     of each benchmark (0: all), scored by the benchmark's rules, as `NAME/FIGURE`. Answers and
-    scores go to `evaluations/STEP` in the workdir.
+    scores go to `evaluations/STEP` in the workdir. Of several processes, all answer with the model
+    as it lies across them, and the first alone reads the benchmarks.
 
-    Raises UserError for unknown benchmarks, missing files, figures that have no public truth, and
-    in a run of several processes.
+    Raises UserError for unknown benchmarks, missing files and figures that have no public truth.
     """
-    import jax
+    from etils import epath
 
     from data_pipeline.common.errors import UserError
-    from data_pipeline.common.files import in_bucket
+    from data_pipeline.common.files import copy_folder
+    from svit_jax import distributed
     from svit_jax.api import assistant
-    from svit_jax.evaluation.run import evaluate, read_questions, scores
+    from svit_jax.evaluation.hosts import across_all_hosts
+    from svit_jax.evaluation.run import AnswerAll, evaluate, read_questions, scores
     from svit_jax.sharding.mesh import make_mesh
 
     if data is None or images is None:
         raise UserError("--eval-benchmark wants --eval-data and --eval-images as well.")
-    if in_bucket(workdir):
-        raise UserError(
-            f"--eval-benchmark appends to a journal, which no bucket can do, and {workdir} is one; "
-            "give a local workdir, or run svit eval on the checkpoints."
-        )
-    if jax.process_count() > 1:
-        raise UserError(
-            "--eval-benchmark runs in one process only; run svit eval on the checkpoints instead."
-        )
-    for name in names:
-        if any(question.truth is None for question in read_questions(name, data, images, limit)):
-            raise UserError(
-                f"--eval-benchmark {name}: the answers in {data} are not public, so it gives no "
-                "scores; choose a split with answers, or run svit eval at the end."
-            )
 
+    def require_scores() -> None:
+        for name in names:
+            if any(q.truth is None for q in read_questions(name, data, images, limit)):
+                raise UserError(
+                    f"--eval-benchmark {name}: the answers in {data} are not public, so it gives "
+                    "no scores; choose a split with answers, or run svit eval at the end."
+                )
+
+    distributed.by_first("benchmarks", require_scores)
     mesh = make_mesh(config.mesh)
     batch_size = -(-_ENGINE_ROWS // mesh.size) * mesh.size
     compute = dataclasses.replace(config.compute, remat_vision="none", remat_decoder="none")
@@ -182,16 +179,19 @@ def benchmark_hook(
         return assistant(workdir, {}, compute, mesh, config.rules, batch_size, workdir)
 
     def hook(step: int, state: Any) -> dict[str, float]:
-        out = Path(workdir) / "evaluations" / str(step)
-        # What an interrupted run left there may be another mesh's answers: they are asked anew.
-        shutil.rmtree(out, ignore_errors=True)
-        identity = f"step {step} of {workdir}, greedy {max_new_tokens}"
+        def run(answer_all: AnswerAll) -> dict[str, float]:
+            identity = f"step {step} of {workdir}, greedy {max_new_tokens}"
+            # Aside: a bucket can't append to journals, and an interrupted run leaves nothing.
+            with tempfile.TemporaryDirectory() as aside:
+                runs = evaluate(answer_all, identity, names, data, images, aside, limit=limit)
+                copy_folder(epath.Path(aside), epath.Path(workdir) / "evaluations" / str(step))
+            found = scores(runs)
+            return {f"{name}/{key}": value for name in names for key, value in found[name].items()}
+
         running().engine.parameters = state.parameters()
         try:
-            answerer = running().answerer(max_new_tokens)
-            found = scores(evaluate(answerer, identity, names, data, images, out, limit=limit))
+            return across_all_hosts(running().answerer(max_new_tokens), _GROUP, run)
         finally:
             running().engine.parameters = {}
-        return {f"{name}/{key}": value for name in names for key, value in found[name].items()}
 
     return hook

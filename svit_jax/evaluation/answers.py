@@ -18,9 +18,9 @@ from svit_jax.evaluation.benchmark import Question, require_fields
 from svit_jax.evaluation.official_answers import (
     in_split_order,
     read_official_answers,
-    read_table,
     require_text,
 )
+from svit_jax.evaluation.tables import read_table
 
 
 @dataclass(frozen=True)

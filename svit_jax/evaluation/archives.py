@@ -4,11 +4,14 @@ import fnmatch
 import functools
 import pathlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import open_atomic
+
+_MACOS = "__MACOSX"
+"""Where a Mac puts a second, hidden file for each file of an archive."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,19 @@ def unpack_matching(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
                         file.write(chunk)
     root = folder.parent if folder.suffix == ".zip" else folder
     return sorted(root.glob(pattern))
+
+
+def folder_in_zip(archive: pathlib.Path, names: Collection[str]) -> zipfile.Path | None:
+    """The outermost folder of the archive that holds folders of such names."""
+    found = [
+        path.parts[: path.parts.index(part)]
+        for path in map(pathlib.PurePosixPath, _opened(archive).namelist())
+        for part in path.parts[:-1]
+        if part in names and path.parts[0] != _MACOS
+    ]
+    if not found:
+        return None
+    return zipfile.Path(_opened(archive)).joinpath(*min(found, key=len))
 
 
 @functools.lru_cache(maxsize=16)

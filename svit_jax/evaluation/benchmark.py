@@ -88,8 +88,8 @@ class Benchmark(Protocol):
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]
-    ) -> dict[str, str]:
-        """The official upload: file name -> text."""
+    ) -> Mapping[str, str | bytes]:
+        """The official upload: file name -> content."""
         ...
 
 

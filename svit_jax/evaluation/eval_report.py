@@ -15,6 +15,7 @@ from svit_jax.evaluation.compare import (
 )
 from svit_jax.evaluation.gallery import choose_gallery
 from svit_jax.evaluation.intervals import Interval, bootstrap
+from svit_jax.evaluation.judged import Judged, Verdict
 from svit_jax.evaluation.markdown import markdown_table
 from svit_jax.evaluation.published import PLACES, PUBLISHED
 from svit_jax.evaluation.report_pictures import PICTURE_STYLE, gallery_section
@@ -28,7 +29,7 @@ _NOTHING = "\u2013"
 class EvalReport:
     """What was asked of which checkpoint, and how it answered. `strict` holds the figures without
     the official code's quirks, if they were wanted; `compared` this run, as second, against
-    another."""
+    another; `judged` what a judge said of benchmarks that need one."""
 
     checkpoint: str
     data: str
@@ -36,11 +37,14 @@ class EvalReport:
     strict: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     compared: Sequence[Comparison] = ()
     notes: Sequence[str] = ()
+    judged: Mapping[str, Verdict] = field(default_factory=dict)
 
 
 def write_eval_report(folder: PathLike, report: EvalReport, stem: str = "report") -> None:
     """Writes `report.html`, `report.json` and `report.md` (or of another stem) into the folder."""
-    found = scores(report.runs)
+    found: Scores = scores(report.runs) | {
+        name: verdict.figures for name, verdict in report.judged.items()
+    }
     intervals = figure_intervals(report.runs)
     root = Path(folder)
     write_json(root / f"{stem}.json", _as_json(report, found, intervals))
@@ -79,6 +83,7 @@ def _as_json(report: EvalReport, found: Scores, intervals: Intervals) -> dict[st
                 },
                 "strict": report.strict.get(name),
                 "quirks": list(run.benchmark.quirks),
+                "judge": report.judged[name].judge if name in report.judged else None,
             }
             for name, run in report.runs.items()
         },
@@ -140,10 +145,13 @@ def _head(report: EvalReport) -> list[str]:
 def _after(name: str, report: EvalReport, found: Scores) -> list[str]:
     """What must be known about a benchmark's figures."""
     run = report.runs[name]
+    if isinstance(run.benchmark, Judged) and name not in report.judged:
+        return [f"{len(run.questions):,} answers for a judge: see `svit judge --help`."]
     if not found[name]:
         return [f"{len(run.questions):,} questions without public answers: see {name}.upload/."]
     quirks = [f"Quirk of the official scoring: {quirk}" for quirk in run.benchmark.quirks]
-    return [f"{len(run.questions):,} questions.", *quirks]
+    judged = [report.judged[name].note] if name in report.judged else []
+    return [f"{len(run.questions):,} questions.", *judged, *quirks]
 
 
 def _sources() -> str:

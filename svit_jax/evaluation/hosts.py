@@ -1,6 +1,8 @@
-"""An evaluation by a job of several processes: the first runs it, all of them answer."""
+"""An evaluation by a job of several processes: the first runs it, all of them answer, each with a
+model of its own or all with one that lies across them."""
 
 import base64
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -8,6 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_pipeline.common.errors import UserError
+from data_pipeline.common.files import require_file
+from data_pipeline.images.transforms import decode_picture
 from svit_jax import distributed
 from svit_jax.evaluation.benchmark import NoPicture
 from svit_jax.evaluation.run import AnswerAll
@@ -29,26 +33,70 @@ def on_all_hosts(answer_all: AnswerAll, group: int, run: Callable[[AnswerAll], T
     if distributed.alone():
         return run(answer_all)
     if not distributed.is_first():
-        while (asked := _exchange("questions", "")[0]) != _END:
+        while (asked := _told_by_first("")) != _END:
             _answers(answer_all, json.loads(asked))
         return None
 
     def shared(questions: Iterable[_Asked]) -> Iterator[str]:
         waiting = iter(questions)
         while some := [_packed(asked) for asked in islice(waiting, group * distributed.count())]:
-            _exchange("questions", json.dumps(some))
+            _told_by_first(json.dumps(some))
             yield from _answers(answer_all, some)
 
     try:
         return run(shared)
     finally:
-        _exchange("questions", _END)
+        _told_by_first(_END)
 
 
-def _exchange(what: str, text: str) -> list[str]:
-    """Every process's text. Slow ones are waited for: a host may have much more to do."""
-    distributed.barrier(what)
-    return distributed.gather(text)
+def across_all_hosts(
+    answer_all: AnswerAll, group: int, run: Callable[[AnswerAll], dict[str, float]]
+) -> dict[str, float]:
+    """What `run` gives in the first process, in all of them, with an answerer whose model lies
+    across them: all answer every question, `group` at a time, in step.
+
+    Only the first reads benchmarks and pictures and writes files. Its UserError is raised in all.
+    """
+    if distributed.alone():
+        return run(answer_all)
+    if not distributed.is_first():
+        while "asked" in (told := json.loads(_told_by_first(""))):
+            # What is wrong with a question is so in every process: the first says what came of it.
+            with contextlib.suppress(UserError):
+                list(answer_all(_unpacked(packed) for packed in told["asked"]))
+        if "error" in told:
+            raise UserError(told["error"])
+        return told["found"]
+
+    def in_step(questions: Iterable[_Asked]) -> Iterator[str]:
+        waiting = iter(questions)
+        while some := [_packed(_with_bytes(asked)) for asked in islice(waiting, group)]:
+            _told_by_first(json.dumps({"asked": some}))
+            yield from answer_all(_unpacked(packed) for packed in some)
+
+    try:
+        found = run(in_step)
+    except UserError as error:
+        _told_by_first(json.dumps({"error": str(error)}))
+        raise
+    _told_by_first(json.dumps({"found": found}))
+    return found
+
+
+def _with_bytes(asked: _Asked) -> _Asked:
+    """The question with its picture's content, decoded once so that a broken one is named."""
+    picture, question = asked
+    if not isinstance(picture, Path):
+        return asked
+    content = require_file(picture, "picture").read_bytes()
+    decode_picture(content, str(picture))
+    return content, question
+
+
+def _told_by_first(text: str) -> str:
+    """The first process's text. Slow ones are waited for: a host may have much more to do."""
+    distributed.barrier("questions")
+    return distributed.from_first(text)
 
 
 def _answers(answer_all: AnswerAll, questions: list[_Packed]) -> list[str]:
@@ -58,7 +106,8 @@ def _answers(answer_all: AnswerAll, questions: list[_Packed]) -> list[str]:
         said = {"answers": list(answer_all(mine))}
     except UserError as error:
         said = {"error": [str(error)]}
-    found = [json.loads(text) for text in _exchange("answers", json.dumps(said))]
+    distributed.barrier("answers")
+    found = [json.loads(text) for text in distributed.gather(json.dumps(said))]
     if not distributed.is_first():
         return []
     for each in found:

@@ -3,13 +3,13 @@
 import base64
 import binascii
 import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, open_atomic
+from data_pipeline.common.progress import note
 from svit_jax.evaluation.benchmark import (
     Question,
     answer_of,
@@ -20,6 +20,7 @@ from svit_jax.evaluation.benchmark import (
 )
 from svit_jax.evaluation.choices import LETTER_ANSWER, lettered, named_letter
 from svit_jax.evaluation.intervals import Tally, mean_tally
+from svit_jax.evaluation.tables import has_xlsx, to_tsv, to_xlsx
 
 LETTER_ANSWER_CN = "\n请直接回答选项字母。"
 
@@ -185,18 +186,24 @@ class MMBench:
 
     def submission(
         self, questions: Sequence[Question], answers: Mapping[str, str]
-    ) -> dict[str, str]:
-        """The table that the server takes as xlsx, here as TSV: the official columns that LLaVA
-        keeps, and `prediction` as the seventh."""
-        text = io.StringIO()
-        table = csv.writer(text, dialect="excel-tab", lineterminator="\n")
+    ) -> dict[str, str | bytes]:
+        """The server's xlsx table: the official columns that LLaVA keeps, and `prediction` as the
+        seventh; as TSV, after saying so, where there is no openpyxl."""
+        rows = []
         for number, question in enumerate(questions):
             row = question.upload_row or {}
             if number == 0:
-                table.writerow(_with_prediction(list(row), "prediction"))
+                rows.append(_with_prediction(list(row), "prediction"))
             answer = answers.get(question.question_id, "")
-            table.writerow(_with_prediction(list(row.values()), answer))
-        return {f"{self.name}_upload.tsv": text.getvalue()}
+            rows.append(_with_prediction(list(row.values()), answer))
+        if has_xlsx():
+            index = [place for place, name in enumerate(rows[0]) if name == "index"]
+            return {f"{self.name}_upload.xlsx": to_xlsx(rows, numbers=index)}
+        note(
+            f"{self.name}: the server takes xlsx, for which the package openpyxl is not installed; "
+            "the same table is written as TSV (pip install 'svit-jax[evaluation]' and run again)."
+        )
+        return {f"{self.name}_upload.tsv": to_tsv(rows)}
 
 
 def base_of(question: Question) -> int:

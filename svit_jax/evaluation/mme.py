@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
-from svit_jax.evaluation.archives import archives_in
+from svit_jax.evaluation.archives import ZippedPicture, archives_in, folder_in_zip
 from svit_jax.evaluation.benchmark import (
     SHORT_ANSWER,
     Question,
@@ -44,6 +45,8 @@ _YES_OR_NO = re.compile(r"\s*Please answer yes or no\.$")
 _PICTURES = (".png", ".jpg", ".jpeg")
 
 Row = tuple[str, str, str]
+Folder = pathlib.Path | zipfile.Path
+"""The two are walked and read in the same way."""
 
 
 def parse_yes_no(answer: str) -> str:
@@ -66,7 +69,7 @@ def prompt_of(question: str) -> str:
 @dataclass(frozen=True)
 class MME:
     """Reads one folder a subtask, flat (`count/1.png`, `count/1.txt`) or in two (`images/`,
-    `questions_answers_YN/`); other folders of the release are ignored.
+    `questions_answers_YN/`), on disk or in the release's zip; its other folders are ignored.
 
     Where `<subtask>.txt` (the official results template: picture, question, answer) stands beside
     the folder, its rows give the questions and their order. A picture has exactly two questions:
@@ -81,15 +84,8 @@ class MME:
     )
 
     def read(self, folder: PathLike, images: PathLike | None) -> list[Question]:
-        root = pathlib.Path(folder)
+        root = _release_in(pathlib.Path(folder))
         subtasks = [name for name in PERCEPTION + COGNITION if (root / name).is_dir()]
-        if not subtasks:
-            archive = next(iter(archives_in(root)), None)
-            todo = "give the official release's folder" if archive is None else f"unpack {archive}"
-            raise UserError(
-                f"MME: {root} holds none of the subtasks' folders "
-                f"({', '.join(PERCEPTION + COGNITION)}); {todo}."
-            )
         return [
             question
             for subtask in subtasks
@@ -175,7 +171,24 @@ def _subtask_of(question: Question) -> str:
     return question.question_id.split("/")[0]
 
 
-def _read_subtask(root: pathlib.Path, subtask: str, with_pictures: bool) -> Iterator[Question]:
+def _release_in(root: pathlib.Path) -> Folder:
+    """The folder of the subtasks' folders: `root`, or one in a zip file there."""
+    subtasks = PERCEPTION + COGNITION
+    if any((root / name).is_dir() for name in subtasks):
+        return root
+    archives = archives_in(root)
+    for archive in archives:
+        release = folder_in_zip(archive, subtasks)
+        if release is not None:
+            return release
+    looked = ", ".join(archive.name for archive in archives) or "no zip file"
+    raise UserError(
+        f"MME: {root} holds none of the subtasks' folders ({', '.join(subtasks)}), but {looked}; "
+        "give the official release's folder, or put its zip there."
+    )
+
+
+def _read_subtask(root: Folder, subtask: str, with_pictures: bool) -> Iterator[Question]:
     folder = root / subtask
     split_in_two = (folder / "questions_answers_YN").is_dir()
     pictures = folder / "images" if split_in_two else folder
@@ -198,7 +211,7 @@ def _read_subtask(root: pathlib.Path, subtask: str, with_pictures: bool) -> Iter
         yield Question(
             question_id=f"{subtask}/{picture}#{seen[picture]}",
             text=prompt_of(question),
-            image=pictures / picture if with_pictures else None,
+            image=_picture(pictures / picture) if with_pictures else None,
             truth={"answer": answer, "question": question, "picture": picture},
             kind=subtask,
             picture=f"{subtask}/{picture}",
@@ -211,15 +224,22 @@ def _read_subtask(root: pathlib.Path, subtask: str, with_pictures: bool) -> Iter
             )
 
 
-def _rows_beside_pictures(texts: pathlib.Path, pictures: pathlib.Path) -> Iterator[Row]:
-    for path in sorted(texts.glob("*.txt")):
-        names = [path.stem + suffix for suffix in _PICTURES]
+def _picture(path: Folder) -> pathlib.Path | ZippedPicture:
+    if isinstance(path, pathlib.Path):
+        return path
+    return ZippedPicture(pathlib.Path(str(path.root.filename)), path.at)
+
+
+def _rows_beside_pictures(texts: Folder, pictures: Folder) -> Iterator[Row]:
+    files: list[Folder] = [path for path in texts.iterdir() if path.name.endswith(".txt")]
+    for path in sorted(files, key=lambda file: file.name):
+        names = [path.name.removesuffix(".txt") + suffix for suffix in _PICTURES]
         picture = next((name for name in names if (pictures / name).is_file()), names[0])
         for row in _read_rows(path, columns=2):
             yield picture, row[0], row[1]
 
 
-def _read_rows(path: pathlib.Path, columns: int) -> Iterator[tuple[str, ...]]:
+def _read_rows(path: Folder, columns: int) -> Iterator[tuple[str, ...]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue

@@ -1,12 +1,9 @@
 """Benchmarks' own files of results, read back for scoring: what a server or script takes."""
 
-import csv
-import io
 import json
 import pathlib
-import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data_pipeline.common.errors import UserError
@@ -60,31 +57,6 @@ def in_split_order(
             found[question.question_id] = texts[split][places[split]]
         places[split] += 1
     return found
-
-
-def read_table(path: pathlib.Path) -> tuple[list[str], Iterator[dict[str, str]]]:
-    """The columns' names and the rows of a TSV or of an xlsx file's first sheet, as texts."""
-    if path.suffix == ".tsv":
-        table = csv.DictReader(io.StringIO(path.read_text("utf-8")), dialect="excel-tab")
-        return list(table.fieldnames or ()), table
-    try:
-        import openpyxl
-    except ImportError:
-        raise UserError(
-            f"predictions {path}: xlsx needs the package openpyxl; install it with: "
-            "pip install 'svit-jax[evaluation]', or save the table as .tsv."
-        ) from None
-    try:
-        sheet = openpyxl.load_workbook(path, read_only=True).worksheets[0]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"predictions {path} are no xlsx file ({error}); save it again.") from None
-    lines = sheet.iter_rows(values_only=True)
-    columns = ["" if name is None else str(name) for name in next(lines, ())]
-    rows = (
-        dict(zip(columns, ("" if cell is None else str(cell) for cell in line), strict=False))
-        for line in lines
-    )
-    return columns, rows
 
 
 def require_text(value: Any, where: str) -> str:

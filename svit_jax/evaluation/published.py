@@ -20,10 +20,13 @@ PLACES: Mapping[str, tuple[str, str] | None] = {
     "SEED-image": ("seedbench", "image"),
     "MMMU-test": None,
     "MMMU-val": ("mmmu", "accuracy"),
+    "LLaVA-W": ("llava_bench", "all"),
+    "MM-Vet": ("mmvet", "total"),
 }
 """Column of the table -> the benchmark and figure here. Published are VQAv2's test-dev, GQA's
 testdev-balanced, VizWiz's test, ScienceQA's test questions with a picture, TextVQA's val, POPE's
-mean F1, MMBench's and MMBench-CN's dev, all of SEED-Bench-1, MMMU's test.
+mean F1, MMBench's and MMBench-CN's dev, all of SEED-Bench-1, MMMU's test. LLaVA-W (LLaVA-Bench in
+the wild) and MM-Vet were graded by GPT-4 as it was then; another judge gives other figures.
 
 None: the answers are not public, and only the server can say; what is scored here is the val split,
 which is another figure with a column of its own, as SEED's pictures are."""
@@ -93,6 +96,8 @@ PUBLISHED = (
             "MMB": 68.5,
             "MMB-CN": 61.5,
             "SEED": 61.3,
+            "LLaVA-W": 69.5,
+            "MM-Vet": 38.3,
         },
         _LLAVA,
     ),
@@ -111,6 +116,8 @@ PUBLISHED = (
             "SEED": 61.6,
             "MMMU-test": 33.6,
             "MMMU-val": 36.4,
+            "LLaVA-W": 72.5,
+            "MM-Vet": 36.1,
         },
         _LLAVA,
     ),

@@ -6,9 +6,11 @@ from data_pipeline.common.errors import UserError
 from svit_jax.evaluation.benchmark import Benchmark
 from svit_jax.evaluation.gqa import GQA
 from svit_jax.evaluation.grounding import Grounding
+from svit_jax.evaluation.llava_bench import LLaVABench
 from svit_jax.evaluation.mmbench import LETTER_ANSWER_CN, MMBench
 from svit_jax.evaluation.mme import MME
 from svit_jax.evaluation.mmmu import MMMU
+from svit_jax.evaluation.mmvet import MMVet
 from svit_jax.evaluation.pope import POPE
 from svit_jax.evaluation.scienceqa import ScienceQA
 from svit_jax.evaluation.seedbench import SEEDBench
@@ -31,6 +33,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         TextVQA(),
         VizWiz(),
         MMMU(),
+        MMVet(),
+        LLaVABench(),
     )
 }
 

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 from data_pipeline.common.errors import UserError
-from data_pipeline.common.files import PathLike, content_hash, write_text
+from data_pipeline.common.files import PathLike, content_hash, open_atomic
 from data_pipeline.common.journal import Journal
 from data_pipeline.common.progress import progress_bar
 from svit_jax.evaluation.answers import Answers, write_answers
@@ -49,8 +49,10 @@ def run_benchmark(
     answers_file = folder / f"{stem}.answers.jsonl"
     metadata = {"benchmark": benchmark.name, "blank": blank}
     write_answers(answers_file, questions, texts, model_id, metadata)
-    for name, text in benchmark.submission(questions, texts).items():
-        write_text(folder / f"{stem}.upload" / name, text)
+    for name, content in benchmark.submission(questions, texts).items():
+        data = content.encode() if isinstance(content, str) else content
+        with open_atomic(folder / f"{stem}.upload" / name, "wb") as file:
+            file.write(data)
     return Answers(benchmark.name, blank, texts, answers_file)
 
 

@@ -19,7 +19,6 @@ from svit_jax.inference.pictures import PictureCache
 from svit_jax.inference.programs import (
     CHUNK,
     Emitted,
-    Programs,
     Prompts,
     State,
     batch_parts,
@@ -27,18 +26,19 @@ from svit_jax.inference.programs import (
 from svit_jax.inference.requests import Deliver, Ending, FairQueue, FullError, Ticket
 from svit_jax.inference.sampler import GREEDY, Sampling, Settings
 from svit_jax.inference.shapes import bucket_length
-from svit_jax.models.svit import Compute, SvitConfig
 
 __all__ = ["ContinuousEngine", "FullError", "Ticket", "cache_row_bytes"]
 
 PICTURE_BYTES = 512 * 2**20
 
 
-def cache_row_bytes(config: SvitConfig, compute: Compute, length: int) -> int:
+def cache_row_bytes(engine: Engine, length: int) -> int:
     """What a row of the cache takes, of all devices together: keys and values of all layers."""
-    decoder = config.decoder
-    values = decoder.layers * bucket_length(length) * decoder.kv_heads * decoder.head_dim
-    return 2 * values * jnp.dtype(compute.dtype).itemsize
+    decoder = engine.config.decoder
+    vectors = 2 * decoder.layers * bucket_length(length) * decoder.kv_heads
+    if engine.int8_cache:
+        return vectors * (decoder.head_dim + 4)  # with a float32 scale each
+    return vectors * decoder.head_dim * jnp.dtype(engine.compute.dtype).itemsize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +75,8 @@ class ContinuousEngine:
         self.rows = -(-rows // parts) * parts
         self._parameters, self._eos_id, self._chunk = engine.parameters, engine.eos_id, chunk
         self._vision = engine.config.vision
-        settings = (
-            *(engine.config, engine.compute, engine.mesh, engine.rules),
-            engine.eos_id,
-        )
-        self.prefill = Programs(*settings, parts)
-        self.decode = Programs(*settings, self.rows)
+        self.prefill = engine.programs_of(parts)
+        self.decode = engine.programs_of(self.rows)
         self.pictures = PictureCache(self._features, parts, picture_bytes)
         self._parts = parts
         self._running: dict[int, Ticket] = {}

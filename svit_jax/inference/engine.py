@@ -17,7 +17,8 @@ from data_pipeline.common.errors import UserError
 from svit_jax.inference.programs import CHUNK, Programs, Prompts, batch_parts
 from svit_jax.inference.sampler import GREEDY, Sampling, Settings
 from svit_jax.inference.shapes import bucket_length, cache_slots
-from svit_jax.models.svit import Compute, SvitConfig
+from svit_jax.models.int8 import attach_scales, has_scales
+from svit_jax.models.svit import Compute, SvitConfig, abstract_model
 from svit_jax.sharding.rules import Rules
 
 
@@ -64,7 +65,8 @@ Complete = Callable[[Sequence[int]], bool]
 
 class Engine:
     """Answers prompts in batches of `batch_size` rows: at least as many as asked for, and what the
-    mesh divides. One instance serves one set of parameters."""
+    mesh divides. One instance serves one set of parameters, which may be in int8 (`models.int8`);
+    with `int8_cache` keys and values are kept in int8, too."""
 
     def __init__(
         self,
@@ -76,6 +78,7 @@ class Engine:
         eos_id: int,
         batch_size: int = 1,
         max_length: int = 4096,
+        int8_cache: bool = False,
     ):
         parts = batch_parts(mesh, rules)
         self.config, self.compute = config, compute
@@ -83,7 +86,16 @@ class Engine:
         self.eos_id, self.max_length = eos_id, max_length
         self.batch_size = -(-batch_size // parts) * parts
         self.mesh, self.rules = mesh, rules
-        self.programs = Programs(config, compute, mesh, rules, eos_id, self.batch_size)
+        self.structure = abstract_model(config)
+        if has_scales(parameters):
+            attach_scales(self.structure.decoder.blocks)
+        self.int8_cache = int8_cache
+        self.programs = self.programs_of(self.batch_size)
+
+    def programs_of(self, rows: int) -> Programs:
+        """The model's programs for batches of `rows`."""
+        where = self.mesh, self.rules
+        return Programs(self.structure, self.compute, *where, self.eos_id, rows, self.int8_cache)
 
     def stream(
         self, prompt: Prompt, max_new_tokens: int, sampling: Sampling = GREEDY

@@ -17,7 +17,7 @@ from svit_jax.inference.sampler import GREEDY, Settings, log_probability, pick
 from svit_jax.models.attention import Packed, cache_mask
 from svit_jax.models.decoder import Cache
 from svit_jax.models.parameters import with_parameters
-from svit_jax.models.svit import Compute, Svit, SvitConfig, abstract_model
+from svit_jax.models.svit import Compute, Svit
 from svit_jax.sharding.rules import Rules, active_rules, axis_names, parts, shard, spec
 
 CHUNK = 32
@@ -70,24 +70,28 @@ def batch_parts(mesh: Mesh, rules: Rules) -> int:
 
 
 class Programs:
-    """The compiled functions of one model on one mesh, for batches of `rows`."""
+    """The compiled functions of one model (`structure`, without its parameters) on one mesh, for
+    batches of `rows`."""
 
     def __init__(
         self,
-        config: SvitConfig,
+        structure: Svit,
         compute: Compute,
         mesh: Mesh,
         rules: Rules,
         eos_id: int,
         rows: int,
+        int8_cache: bool = False,
     ):
-        self._structure = abstract_model(config)
+        self._structure = structure
         self._compute, self._eos_id, self._rows = compute, eos_id, rows
+        self._int8_cache = int8_cache
         self._mesh, self._rules = mesh, inference_rules(mesh, rules, rows)
         whole, row = self._place(), self._place("batch")
-        cache = self._place(None, "batch", None, "kv_heads", None)
+        vectors = self._place(None, "batch", None, "kv_heads", None)
+        scales = self._place(None, "batch", None, "kv_heads") if int8_cache else None
         state = State(
-            cache=Cache(cache, cache),
+            cache=Cache(vectors, vectors, scales, scales),
             token=row,
             position=row,
             number=row,
@@ -95,13 +99,16 @@ class Programs:
             seen=self._place("batch", "act_vocab"),
             settings=Settings(row, row, row, row, row),
         )
-        steps = self._place(None, "batch")
-        emitted = Emitted(steps, steps, whole)
+        self._places = state
+        # What the host reads is whole on every device: of several hosts each reads all of it.
+        emitted = Emitted(whole, whole, whole)
         self.prefill: Any = jax.jit(
             self._prefill, static_argnames="slots", out_shardings=(state, emitted)
         )
         self.decode: Any = jax.jit(self._decode, donate_argnums=1, out_shardings=(state, emitted))
-        self.score: Any = jax.jit(self._score, out_shardings=self._place("batch", None))
+        # What `decode` does once, for plans: how often is known only while it runs.
+        self.step: Any = jax.jit(self._step, donate_argnums=1, out_shardings=(state, row, row))
+        self.score: Any = jax.jit(self._score, out_shardings=whole)
         self.features: Any = jax.jit(self._features, out_shardings=whole)
         self.idle: Any = jax.jit(self._idle, static_argnames="slots", out_shardings=state)
         self.insert: Any = jax.jit(_insert, donate_argnums=0, out_shardings=state)
@@ -110,9 +117,29 @@ class Programs:
     def _place(self, *logical: str | None) -> Any:
         return NamedSharding(self._mesh, spec(self._rules, logical))
 
+    def abstract(self, rows: Any) -> Any:
+        """What `put` would give of such host arrays, without data."""
+        place = self._place("batch")
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), rows)
+
+    def abstract_state(self, slots: int) -> Any:
+        """What `idle` would give, without data."""
+        shapes = jax.eval_shape(lambda: self._idle(slots))
+        return jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            shapes,
+            self._places,
+        )
+
     def put(self, rows: Any) -> Any:
-        """Host arrays, batch axis first, laid on the devices by their rows."""
-        return jax.device_put(rows, self._place("batch"))
+        """Host arrays, batch axis first, laid on the devices by their rows. Of several hosts each
+        has all rows, and gives its devices theirs."""
+        place = self._place("batch")
+        if not self._mesh.is_multi_process:
+            return jax.device_put(rows, place)
+        return jax.tree.map(
+            lambda array: jax.make_array_from_callback(array.shape, place, array.__getitem__), rows
+        )
 
     def compiled(self) -> int:
         """How many programs there are by now."""
@@ -144,9 +171,11 @@ class Programs:
                 x, positions, seen, "new", backend=self._compute.attention
             )
             assert cache is not None
+            if self._int8_cache:
+                cache = cache.in_int8()
             last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
             state = State(
-                cache=Cache(*(_with_slots(array, slots) for array in cache)),
+                cache=jax.tree.map(lambda array: _with_slots(array, slots), cache),
                 token=jnp.zeros(rows, jnp.int32),
                 position=lengths - 1,
                 number=jnp.zeros(rows, jnp.int32),
@@ -168,6 +197,19 @@ class Programs:
 
         def step(carry: tuple[State, Emitted]) -> tuple[State, Emitted]:
             state, (tokens, logs, made) = carry
+            state, token, log = self._step(parameters, state)
+            return state, Emitted(tokens.at[made].set(token), logs.at[made].set(log), made + 1)
+
+        with active_rules(self._mesh, self._rules):
+            shape = (CHUNK, *state.token.shape)
+            none = Emitted(jnp.full(shape, self._eos_id, jnp.int32), jnp.zeros(shape), jnp.int32(0))
+            return jax.lax.while_loop(more, step, (state, none))
+
+    def _step(
+        self, parameters: dict[str, jax.Array], state: State
+    ) -> tuple[State, Int[Array, "B"], Float[Array, "B"]]:
+        """One more token of each row."""
+        with active_rules(self._mesh, self._rules):
             model = self._model(parameters)
             x = model.decoder.embed(state.token[:, None], jnp.dtype(self._compute.dtype))
             positions = state.position[:, None]
@@ -175,13 +217,7 @@ class Programs:
             hidden, cache = model.decoder(x, positions, mask, state.cache)
             assert cache is not None
             logits = model.decoder.unembed(hidden)[:, 0]
-            state, token, log = self._next(state._replace(cache=cache), logits)
-            return state, Emitted(tokens.at[made].set(token), logs.at[made].set(log), made + 1)
-
-        with active_rules(self._mesh, self._rules):
-            shape = (CHUNK, *state.token.shape)
-            none = Emitted(jnp.full(shape, self._eos_id, jnp.int32), jnp.zeros(shape), jnp.int32(0))
-            return jax.lax.while_loop(more, step, (state, none))
+            return self._next(state._replace(cache=cache), logits)
 
     def _next(
         self, state: State, logits: Float[Array, "B V"]
@@ -233,10 +269,11 @@ class Programs:
         """Rows that wait for `insert`."""
         decoder, rows = self._structure.config.decoder, self._rows
         shape = decoder.layers, rows, slots, decoder.kv_heads, decoder.head_dim
-        cache = jnp.zeros(shape, self._compute.dtype)
+        vectors = jnp.zeros(shape, self._compute.dtype)
+        cache = Cache(vectors, vectors)
         none = jnp.zeros(rows, jnp.int32)
         return State(
-            cache=Cache(cache, cache),
+            cache=cache.in_int8() if self._int8_cache else cache,
             token=none,
             position=none,
             number=none,
@@ -251,7 +288,7 @@ def _insert(rows: State, made: State, source: Int[Array, ""], target: Int[Array,
     in later slots of the cache lies ahead of it, until it is overwritten."""
 
     def place(array: Array, new: Array) -> Array:
-        axis = 1 if array.ndim == 5 else 0  # the cache has its layers first
+        axis = 1 if array.ndim > 2 else 0  # the cache has its layers first
         row = jax.lax.dynamic_slice_in_dim(new, source, 1, axis)
         start = [target if n == axis else jnp.int32(0) for n in range(array.ndim)]
         return jax.lax.dynamic_update_slice(array, row, start)
@@ -264,8 +301,10 @@ def _release(rows: State, released: Bool[Array, "B"]) -> State:
     return rows._replace(left=jnp.where(released, 0, rows.left))
 
 
-def _with_slots(array: Float[Array, "L B T K H"], slots: int) -> Float[Array, "L B S K H"]:
-    return jnp.pad(array, ((0, 0), (0, 0), (0, slots - array.shape[2]), (0, 0), (0, 0)))
+def _with_slots(array: Array, slots: int) -> Array:
+    """[L, B, T, ...] with zeros up to S slots."""
+    missing = slots - array.shape[2]
+    return jnp.pad(array, [(0, missing) if axis == 2 else (0, 0) for axis in range(array.ndim)])
 
 
 def _seen(

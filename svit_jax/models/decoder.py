@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Int8, Key
 
 from svit_jax.models.attention import Backend, Seen, attention
 from svit_jax.models.parameters import normal, ones
@@ -53,10 +53,53 @@ PROJECTIONS = {
 
 
 class Cache(NamedTuple):
-    """Keys and values of S positions for each layer; slot s holds position s."""
+    """Keys and values of S positions for each layer; slot s holds position s. In int8 each vector
+    of H has a scale of its own."""
 
-    k: Float[Array, "L B S K H"]
-    v: Float[Array, "L B S K H"]
+    k: Float[Array, "L B S K H"] | Int8[Array, "L B S K H"]
+    v: Float[Array, "L B S K H"] | Int8[Array, "L B S K H"]
+    k_scale: Float[Array, "L B S K"] | None = None
+    v_scale: Float[Array, "L B S K"] | None = None
+
+    def in_int8(self) -> "Cache":
+        """The same, rounded."""
+        (k, k_scale), (v, v_scale) = to_int8(self.k, (-1,)), to_int8(self.v, (-1,))
+        return Cache(k, v, k_scale[..., 0], v_scale[..., 0])
+
+    def with_tokens(
+        self,
+        layer: Int[Array, ""],
+        positions: Int[Array, "B T"],
+        k: Float[Array, "B T K H"],
+        v: Float[Array, "B T K H"],
+    ) -> "Cache":
+        """With the keys and values of a layer's new tokens at their positions."""
+        place = (layer, jnp.arange(k.shape[0])[:, None], positions)
+        new = Cache(k, v)
+        if self.k_scale is not None:
+            new = new.in_int8()
+        return jax.tree.map(lambda old, x: old.at[place].set(x), self, new)
+
+    def of_layer(
+        self, layer: Int[Array, ""], dtype: Any
+    ) -> tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]]:
+        """The keys and values of one layer."""
+        if self.k_scale is None or self.v_scale is None:
+            return self.k[layer], self.v[layer]
+        k, v = self.k[layer].astype(dtype), self.v[layer].astype(dtype)
+        k_scale, v_scale = self.k_scale[layer][..., None], self.v_scale[layer][..., None]
+        return k * k_scale.astype(dtype), v * v_scale.astype(dtype)
+
+
+def to_int8(
+    x: Float[Array, "..."], axes: tuple[int, ...]
+) -> tuple[Int8[Array, "..."], Float[Array, "..."]]:
+    """x / scale rounded to -127 .. 127, and the float32 scale, one for all along `axes` (which it
+    keeps, with size 1): the largest magnitude there is 127 of them."""
+    wide = x.astype(jnp.float32)
+    largest = jnp.abs(wide).max(axes, keepdims=True)
+    scale = jnp.where(largest > 0, largest / 127, 1)
+    return jnp.round(wide / scale).astype(jnp.int8), scale
 
 
 class RmsNorm(nnx.Module):
@@ -110,8 +153,12 @@ class DecoderBlock(nnx.Module):
         self.down = normal(rngs, (layers, mlp, embed), down_axes, MLP_GAIN * mlp**-0.5)
 
     def project(self, name: str, x: Array, dropout: Key[Array, ""] | None) -> Array:
-        """x times one of the kernels, plus what LoRA adds to it where the model has LoRA."""
+        """x times one of the kernels (and its scales, where it is in int8), plus what LoRA adds to
+        it where the model has LoRA."""
         y = jnp.einsum(PROJECTIONS[name], x, getattr(self, name)[...].astype(x.dtype))
+        scale = getattr(self, f"{name}_scale", None)
+        if scale is not None:
+            y = y * scale[...].astype(x.dtype)[None, None]
         lora = getattr(self, f"{name}_lora", None)
         return y if lora is None else y + lora(x, dropout)
 
@@ -132,10 +179,9 @@ class DecoderBlock(nnx.Module):
         k = rotary(k, positions, self.config.rope_theta)
         made: tuple[Array, Array] | Cache = (k, v)
         if cache is not None:
-            (keys, values), layer = cache
-            place = (layer, jnp.arange(x.shape[0])[:, None], positions)
-            made = Cache(keys.at[place].set(k), values.at[place].set(v))
-            k, v = made.k[layer], made.v[layer]
+            held, layer = cache
+            made = held.with_tokens(layer, positions, k, v)
+            k, v = made.of_layer(layer, x.dtype)
         q = shard(q, "batch", "length", "act_heads", None)
         q, k, v = (checkpoint_name(array, QKV) for array in (q, k, v))
         y = attention(q, k, v, seen, backend)

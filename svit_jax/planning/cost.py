@@ -21,6 +21,8 @@ _FREE = frozenset(
     ]
 )
 _PARTIAL = ("dynamic-slice", "slice", "gather")
+_IN_PLACE = {"dynamic-update-slice": 1, "scatter": 2}
+"""What changes a part of its first operand where it lies, and which operand that part is."""
 _ALIKE = ("bitcast", "reshape", "copy", "convert", "transpose")
 
 
@@ -128,8 +130,8 @@ def traffic(module: Module, computation: Computation, each: Instruction) -> int:
         return _fusion_traffic(module, computation, each)
     if each.opcode in _PARTIAL:
         return 2 * sum(map(in_memory, each.shapes))
-    if each.opcode == "dynamic-update-slice":
-        return 2 * in_memory(computation.operand(each, 1).shapes[0])
+    if each.opcode in _IN_PLACE:
+        return 2 * in_memory(computation.operand(each, _IN_PLACE[each.opcode]).shapes[0])
     read = (computation.operand(each, place).shapes for place in range(len(each.operands)))
     return sum(in_memory(shape) for shapes in (*read, each.shapes) for shape in shapes)
 
@@ -152,20 +154,26 @@ def _fusion_traffic(module: Module, computation: Computation, each: Instruction)
     for place, parameter in enumerate(fused.parameters):
         shapes = computation.operand(each, place).shapes
         if len(shapes) == 1 and shapes[0].space == 0:
-            total += _read(fused, parameter, shapes[0].padded_bytes)
+            total += _read(module, fused, parameter, shapes[0].padded_bytes)
     return total + sum(_written(fused, fused.root, each.shapes))
 
 
-def _read(fused: Computation, parameter: Instruction, whole: int) -> int:
-    """Of a fusion's parameter: the slices that are taken, where nothing else is."""
+def _read(module: Module, fused: Computation, value: Instruction, whole: int) -> int:
+    """Of a fusion's parameter, or of what is like it: the slices that are taken, also by a fusion
+    within the fusion, where nothing else is."""
     total = 0
-    for user in fused.users.get(parameter.name, ()):
-        first = user.operands[0] == parameter.name
+    for user in fused.users.get(value.name, ()):
+        first = user.operands[0] == value.name
         if user.opcode in _PARTIAL and first:
             total += user.shapes[0].bytes
-        elif user.opcode in _ALIKE and user.shapes[0].bits == parameter.shapes[0].bits:
-            total += _read(fused, user, whole)
-        elif user.opcode == "dynamic-update-slice" and first:
+        elif user.opcode in _ALIKE and user.shapes[0].bits == value.shapes[0].bits:
+            total += _read(module, fused, user, whole)
+        elif user.opcode == "fusion":
+            inner = module.fused(user)
+            for place, name in enumerate(user.operands):
+                if name == value.name:
+                    total += _read(module, inner, inner.parameters[place], whole)
+        elif user.opcode in _IN_PLACE and first:
             continue
         else:
             return whole
@@ -182,7 +190,7 @@ def _written(fused: Computation, root: Instruction, shapes: tuple[Shape, ...]) -
     for result, shape in zip(roots, shapes, strict=False):
         while result.opcode in _ALIKE and result.operands:
             result = fused.operand(result, 0)
-        if result.opcode == "dynamic-update-slice" and shape.space == 0:
-            yield fused.operand(result, 1).shapes[0].bytes
+        if result.opcode in _IN_PLACE and shape.space == 0:
+            yield fused.operand(result, _IN_PLACE[result.opcode]).shapes[0].bytes
         else:
             yield in_memory(shape)

@@ -2,13 +2,18 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+from data_pipeline.common.errors import UserError
 from svit_jax.planning.hlo import Module
 from svit_jax.planning.plan import Memory
 
-# The arguments of a step by how their names begin, as the compiler repeats them.
+# The arguments of a program by how their names begin, as the compiler repeats them.
 _ARGUMENTS = (
+    ("parameters", "weights"),
+    ("state.cache", "cache"),
+    ("prompts", "prompts"),
     ("state.trained", "weights"),
     ("state.frozen", "weights"),
     ("state.optimizer", "optimizer"),
@@ -17,20 +22,40 @@ _ARGUMENTS = (
 OTHER = "other arguments"
 
 
-def plan_memory(compiled: Any, module: Module, capacity: int) -> Memory:
+class DoesNotFitError(UserError):
+    """The compiler refuses a step that needs more memory than there is; `memory` is what it needs,
+    as far as the compiler says it."""
+
+    def __init__(self, text: str, memory: Memory | None):
+        super().__init__(text)
+        self.memory = memory
+
+
+def plan_memory(
+    compiled: Any, module: Module, capacity: int, kinds: Mapping[str, int] | None = None
+) -> Memory:
     """Arguments + outputs - aliases + temporaries + the program. Outputs that take an argument's
-    place (the new state the old one's) are aliases and count once."""
+    place (the new state the old one's) are aliases and count once. `kinds` are the bytes of
+    temporaries that are known to be of a kind."""
     found = compiled.memory_analysis()
-    arguments = argument_bytes(module)
+    arguments, kinds = argument_bytes(module), kinds or {}
     parts = {
         **arguments,
         # What lies between arguments, so that each begins where a device wants it.
         "padding": found.argument_size_in_bytes - sum(arguments.values()),
         "outputs": found.output_size_in_bytes - found.alias_size_in_bytes,
-        "temporaries": found.temp_size_in_bytes,
+        **kinds,
+        "temporaries": found.temp_size_in_bytes - sum(kinds.values()),
         "program": found.generated_code_size_in_bytes,
     }
     return Memory(sum(parts.values()), capacity, {k: v for k, v in parts.items() if v})
+
+
+def refused_memory(block: int, module: Module, capacity: int, kinds: Mapping[str, int]) -> Memory:
+    """What a refused program needs: its arguments, and the temporaries' block of so many bytes."""
+    arguments = argument_bytes(module)
+    parts = {**arguments, **kinds, "temporaries": block - sum(kinds.values())}
+    return Memory(sum(parts.values()), capacity, parts)
 
 
 def argument_bytes(module: Module) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from svit_jax.planning.plan import Plan
+from svit_jax.planning.plan import Collective, Memory, Plan
 
 EXPLAINED = """\
 mesh         The devices as a grid. `fsdp` splits weights and rows, `tensor` heads and MLPs,
@@ -13,8 +13,10 @@ collective   Devices exchange pieces: all-gather (all get the whole), reduce-sca
              share of a sum), all-reduce (all get the sum), all-to-all, collective-permute (to a
              neighbour). `overlapped`: while other work goes on.
 ICI, DCN     The links between chips of a slice; the slower network between slices.
-memory       What one device needs at a time: weights, optimizer state, the batch, and temporaries
-             (activations kept for the backward pass, gradients, gathered weights).
+memory       What one device needs at a time: weights, optimizer state, the batch, and, when most
+             of them are there, gradients, activations (kept by the forward pass for the backward),
+             copies of weights (gathered from other devices, or in another type) and other
+             temporaries. The compiler's own total; too much is refused.
 remat        Activations are computed again in the backward pass, in place of being kept: less
              memory, more FLOPs.
 FLOPs        Operations on numbers. `model` is what the mathematics asks for, `hardware` what the
@@ -29,40 +31,18 @@ _GIB = 2**30
 
 def described(plan: Plan) -> str:
     """The plan as a page of text."""
-    memory, estimate, work = plan.memory, plan.estimate, plan.work
+    estimate, work = plan.estimate, plan.work
     axes = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items() if size > 1)
-    slack = (memory.capacity - memory.total) / _GIB
     lines = [
         f"{plan.config} on {plan.topology}: {plan.devices} x {plan.device_kind}, mesh "
         f"{axes or 'of one device'}",
         f"a step: {work['rows']:g} rows of {work['row_length']:g} tokens "
-        f"({plan.choices['rows_per_device']:g} a device at a time, {work['accumulate']:g} times), "
-        f"about {work['samples']:.0f} samples, {work['tokens']:,.0f} real tokens",
+        f"({_rows(plan)}), about {work['samples']:.0f} samples, {work['tokens']:,.0f} real tokens",
         "",
-        f"memory a device: {memory.total / _GIB:.2f} of {memory.capacity / _GIB:.2f} GiB: "
-        + (f"fits, {slack:.2f} to spare" if memory.fits else f"{-slack:.2f} GiB too much"),
-        *_table(
-            (name, f"{size / _GIB:.3f} GiB")
-            for name, size in sorted(memory.parts.items(), key=lambda part: -part[1])
-        ),
+        described_memory(plan.memory),
         "",
         "collectives a device and step:",
-        *_table(
-            [
-                ("kind", "axes", "network", "count", "GB sent", "overlapped"),
-                *(
-                    (
-                        row.kind,
-                        "+".join(row.axes),
-                        row.network,
-                        str(row.count),
-                        f"{row.bytes / 1e9:.3f}",
-                        str(row.overlapped),
-                    )
-                    for row in plan.collectives
-                ),
-            ]
-        ),
+        *described_collectives(plan.collectives),
         "",
         f"FLOPs a device: model {plan.flops['model'] / 1e12:.2f} T, hardware "
         f"{plan.flops['hardware'] / 1e12:.2f} T",
@@ -89,6 +69,37 @@ def described(plan: Plan) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
     lines.append(f"compiled in {plan.compile_seconds:.0f} s with {versions}")
     return "\n".join(lines)
+
+
+def described_memory(memory: Memory) -> str:
+    """What a device needs of what it has, and for what, most first."""
+    slack = (memory.capacity - memory.total) / _GIB
+    verdict = f"fits, {slack:.2f} to spare" if memory.fits else f"{-slack:.2f} GiB too much"
+    parts = sorted(memory.parts.items(), key=lambda part: -part[1])
+    return "\n".join(
+        (
+            f"memory a device: {memory.total / _GIB:.2f} of {memory.capacity / _GIB:.2f} GiB: "
+            f"{verdict}",
+            *_table((name, f"{size / _GIB:.3f} GiB") for name, size in parts),
+        )
+    )
+
+
+def described_collectives(collectives: Iterable[Collective]) -> list[str]:
+    rows = [
+        (
+            *(row.kind, "+".join(row.axes), row.network, str(row.count)),
+            *(f"{row.bytes / 1e9:.3f}", str(row.overlapped)),
+        )
+        for row in collectives
+    ]
+    return _table([("kind", "axes", "network", "count", "GB sent", "overlapped"), *rows])
+
+
+def _rows(plan: Plan) -> str:
+    rows, times = plan.choices["rows_per_device"], plan.work["accumulate"]
+    text = "1 row a device" if rows == 1 else f"{rows:g} rows a device"
+    return text if times == 1 else f"{text} at a time, {times:g} times"
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from data_pipeline.common.dialogue import picture_names
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import write_jsonl
 from data_pipeline.loading.plan import Plan
@@ -65,7 +66,7 @@ def _batches(
     def dialogue(record: int, place: int, tokens: int, pictures: int) -> dict[str, Any]:
         entry = found[record]
         return {
-            "id": entry.image_id or f"record {record}",
+            "id": ", ".join(picture_names(entry.image_id)) or f"record {record}",
             "record": record,
             "dialogue": entry.dialogues[place].id,
             "tokens": tokens,

@@ -89,7 +89,7 @@ def _train(
     watch = Stopwatch()
     inputs = Inputs.open(config, workdir, keep_plan=owned)
     steps = total_steps(config, inputs.plan)
-    data = config.data
+    data, save_every = config.data, config.checkpoint.every
     first = distributed.is_first()
     if first:
         write_bundle(
@@ -166,6 +166,8 @@ def _train(
             # A run that dies after this goes on from here: what came before must be in the log.
             with watch.timing("step"):
                 report()
+            if not save_every:
+                return
             with watch.timing("checkpoint"):
                 reporter.saving()
                 plan_identity = inputs.plan.inputs.identity
@@ -191,8 +193,10 @@ def _train(
                     raise PreemptedError(
                         f"stopped by SIGTERM; step {step} of {steps} is saved in {workdir}: run "
                         "the same command again to go on."
+                        if save_every
+                        else "stopped by SIGTERM; checkpoint.every=0 saves nothing."
                     )
-                if step > start and step % config.checkpoint.every == 0:
+                if step > start and save_every and step % save_every == 0:
                     save(step)
                 if not batches.ready:
                     # Data is waited for only once the devices have nothing left to do.

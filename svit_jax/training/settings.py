@@ -72,8 +72,8 @@ class TrainConfig:
 class CheckpointConfig:
     """`init`: "scratch", or the workdir or checkpoint that parameters come from; those that match
     `fresh` (regular expressions over paths) are initialised anew all the same, and so are LoRA's
-    where the checkpoint is of a model without it. Saved every `every` steps; `Retention` says what
-    stays."""
+    where the checkpoint is of a model without it. Saved every `every` steps (0: never, for a run
+    that only measures); `Retention` says what stays."""
 
     init: str = "scratch"
     fresh: tuple[str, ...] = ()

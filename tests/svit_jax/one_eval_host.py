@@ -1,6 +1,6 @@
 """What one process does in test_eval_on_hosts.py: python one_eval_host.py OUT CHECKPOINT PICTURE.
 
-The first process writes what it got to OUT; every one writes which questions it answered itself.
+Every one writes to OUT what it got, and which questions it answered itself.
 """
 
 import json
@@ -12,7 +12,7 @@ import svit_jax
 from data_pipeline.common.errors import UserError
 from svit_jax import distributed
 from svit_jax.evaluation.benchmark import NoPicture
-from svit_jax.evaluation.hosts import on_all_hosts
+from svit_jax.evaluation.hosts import across_all_hosts, on_all_hosts
 from svit_jax.inference.sampler import Sampling
 
 
@@ -43,7 +43,33 @@ def main(out: Path, checkpoint: str, picture: Path) -> None:
     except UserError as error:
         failure = str(error)
     seen = {"answers": found, "own": asked_here, "failure": failure}
+    seen["across"] = across(picture, out / "none.jpg")
     (out / f"{distributed.place()}.json").write_text(json.dumps(seen))
+
+
+def across(picture: Path, missing: Path) -> list[object]:
+    """The answerer tells what it was asked and shown; then it fails, then a picture is missing."""
+    own: list[tuple[str, int]] = []
+
+    def answer_all(questions):
+        for shown, text in questions:
+            own.append((text, len(shown) if isinstance(shown, bytes) else -1))
+            if text == "the bad one":
+                raise UserError("no host can")
+            yield str(len(text))
+
+    def run(shared, questions):
+        return {str(n): float(said) for n, said in enumerate(shared(questions))}
+
+    found: list[object] = []
+    questions = [(picture, "a"), (NoPicture.TEXT_ALONE, "bb"), (None, "ccc")]
+    for last in ((None, "dddd"), (None, "the bad one"), (missing, "?")):
+        try:
+            asked = [*questions, last]
+            found.append(across_all_hosts(answer_all, 2, lambda shared, a=asked: run(shared, a)))
+        except UserError as error:
+            found.append(str(error))
+    return [*found, own]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,13 @@
 """A trained run answers: from Python, and in the terminal."""
 
 import dataclasses
+import functools
+import http.server
 import io
+import json
+import textwrap
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +19,7 @@ from data_pipeline.common.errors import UserError
 from data_pipeline.text.encode import encode_dialogue, encode_prompt
 from data_pipeline.text.templates import V1, get_template
 from svit_jax.api import Assistant
-from svit_jax.chat import HELP, converse
+from svit_jax.chat import HELP, Conversation, Screen
 from svit_jax.evaluation.benchmark import NoPicture
 from svit_jax.inference.engine import Engine, Token
 from svit_jax.inference.sampler import Sampling
@@ -72,6 +78,33 @@ def test_answer_is_the_same_however_it_is_asked(assistant, picture):
     assert list(assistant.answer_all(mixed, NEW)) == expected
     found = next(assistant.engine.generate([assistant.prompt(turns, [picture])], NEW))
     assert answer == assistant.tokenizer.decode(found.tokens).strip()
+
+
+def test_several_pictures_stand_before_the_question_or_at_its_markers(assistant, tiny_data):
+    pair = sorted(tiny_data.pictures.rglob("*.jpg"))[:2]
+
+    def streamed(text, images):
+        return "".join(assistant.stream([Turn("human", text)], images, NEW))
+
+    before = streamed("<image>\n<image>\nWhich is red?", pair)
+    within = streamed("Is <image> or <image> red?", pair)
+    assert assistant.answer(pair, "Which is red?", NEW) == before
+    assert assistant.answer(pair, "Is <image> or <image> red?", NEW) == within
+    asked = [(pair, "Which is red?"), (pair[0], "Red?"), ((pair[0],), "Red?")]
+    found = list(assistant.answer_all(asked, NEW))
+    assert found[0] == before and found[1] == found[2]
+
+    # The order of a list is the order of the markers.
+    scored = [(pair, "Which?", "red"), (pair[::-1], "Which?", "red")]
+    one, other = assistant.score(scored)
+    assert not np.allclose(one, other, atol=1e-6)
+    turns = [Turn("human", "<image>\n<image>\nWhich?")]
+    tokens = [assistant.tokenizer.encode("red"), assistant.tokenizer.encode("red")]
+    prompts = [assistant.prompt(turns, pair), assistant.prompt(turns, pair[::-1])]
+    for found, expected in zip((one, other), assistant.engine.score(prompts, tokens), strict=True):
+        np.testing.assert_allclose(found[: len(expected)], expected, atol=2e-5)
+    with pytest.raises(UserError, match="marks 1 pictures and 2 were given"):
+        assistant.answer(pair, "Is <image> red?", NEW)
 
 
 def test_a_stop_string_ends_the_answer_however_it_is_asked(assistant, picture):
@@ -174,14 +207,23 @@ def test_a_conversation_with_a_stop_string(assistant, picture):
     tokens = assistant.tokenizer.encode("red. Or blue?")
     parrot = dataclasses.replace(assistant, engine=ScriptedEngine(tokens))
     said = io.StringIO()
-    turns = converse(parrot, picture, iter(["Which?"]), 20, GREEDY, said.write, [". Or"])
+    talk = Conversation(parrot, lambda *asked: parrot.stream(*asked, stop=[". Or"]), said.write)
+    talk.show([str(picture)])
+    talk.take("Which?")
+    turns = talk.turns
     assert said.getvalue() == "ASSISTANT: red\n" and turns[-1] == Turn("gpt", "red")
 
 
 def talk(assistant: Assistant, image, *questions: str) -> tuple[str, list[Turn]]:
     said = io.StringIO()
-    turns = converse(assistant, image, iter(questions), NEW, GREEDY, said.write)
-    return said.getvalue(), turns
+    conversation = Conversation(
+        assistant, lambda *asked: assistant.stream(*asked, max_new_tokens=NEW), said.write
+    )
+    conversation.show([] if image is None else [str(image)])
+    for question in questions:
+        if not conversation.take(question):
+            break
+    return said.getvalue(), conversation.turns
 
 
 @pytest.fixture
@@ -230,3 +272,90 @@ def test_question_that_cannot_be_asked_is_left_out(parrot, picture):
     said, turns = talk(parrot, picture, "What is <image>?", "One?")
     assert "marks 2 pictures" in said
     assert turns == [Turn("human", "<image>\nOne?"), Turn("gpt", "red")]
+
+
+def pictures_in(folder: Path, *names: str) -> list[str]:
+    for number, name in enumerate(names):
+        Image.new("RGB", (9, 9), (number * 40, 0, 0)).save(folder / name)
+    return [str(folder / name) for name in names]
+
+
+def test_several_pictures_and_one_more_later(parrot, tmp_path):
+    one, two, three = pictures_in(tmp_path, "one.png", "two.png", "three.png")
+    said, turns = talk(parrot, None, f"/image {one} {two}", "Same?", f"/add {three}", "And now?")
+    assert f"Now about {one}, {two}, {three}.\n" in said
+    assert [turn.text for turn in turns] == [
+        "<image>\n<image>\nSame?",
+        "red",
+        "<image>\nAnd now?",
+        "red",
+    ]
+    prompt = parrot.engine.asked[-1]
+    expected = parrot.prompt(turns[:3], [one, two, three])
+    np.testing.assert_array_equal(prompt, expected.tokens)
+
+
+@pytest.mark.parametrize("form", ["{}", "'{}'", "file://{}", "{escaped}"])
+def test_a_pasted_path_is_a_picture(parrot, picture, tmp_path, form):
+    (name,) = pictures_in(tmp_path, "my photo.png")
+    shown = name.replace(" ", "%20") if "file" in form else name
+    line = form.format(shown, escaped=name.replace(" ", "\\ "))
+    said, turns = talk(parrot, picture, "One?", line, "Two?")
+    assert f"Now about {name}.\n" in said
+    assert [turn.text for turn in turns] == ["<image>\nTwo?", "red"]
+
+
+def test_a_question_about_a_file_is_a_question(parrot, picture):
+    _, turns = talk(parrot, picture, "What is absent.png?")
+    assert turns[0].text == "<image>\nWhat is absent.png?"
+
+
+def test_a_conversation_is_saved(parrot, picture, tmp_path):
+    said, turns = talk(
+        parrot, picture, "/save", "One?", f"/save {tmp_path}/a.json", f"/save {tmp_path}/a.txt"
+    )
+    assert said.startswith("/save needs a file") and "Saved 1 questions" in said
+    assert json.loads((tmp_path / "a.json").read_text()) == {
+        "image": [str(picture)],
+        "conversations": [{"from": turn.role, "value": turn.text} for turn in turns],
+    }
+    text = f"pictures: {picture}\nUSER: <image>\nOne?\nASSISTANT: red\n"
+    assert (tmp_path / "a.txt").read_text() == text
+    said, _ = talk(parrot, picture, f"/save {tmp_path}")
+    assert "can't be written" in said
+
+
+def test_addresses_of_the_web_need_leave(parrot, picture, tmp_path):
+    said, _ = talk(parrot, picture, "/image https://example.org/a.png")
+    assert "only with --allow-urls" in said
+
+
+def test_addresses_of_the_web(parrot, tmp_path):
+    (name,) = pictures_in(tmp_path, "a.png")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        said = io.StringIO()
+        conversation = Conversation(parrot, parrot.stream, said.write, allow_urls=True)
+        conversation.show([f"{url}/a.png"])
+        conversation.take("One?")
+        expected = parrot.prompt(conversation.turns[:1], [name])
+        np.testing.assert_array_equal(parrot.engine.asked[-1], expected.tokens)
+        conversation.take(f"/image {url}/none.png")
+        assert "can't be fetched" in said.getvalue()
+        assert conversation.turns  # nothing changed
+        server.shutdown()
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 7, 100])
+def test_answers_break_between_words(pieces):
+    """As textwrap breaks them, however they come."""
+    text = "A red circle stands left of the largest of all the blue squares, doesn't it?"
+    shown = io.StringIO()
+    screen = Screen(24, shown.write)
+    for start in range(0, len(text), pieces):
+        screen.say(text[start : start + pieces])
+    screen.say("\n")
+    lines = [line.rstrip() for line in shown.getvalue().splitlines()]
+    assert lines == textwrap.wrap(text, 24)

@@ -31,7 +31,7 @@ def test_pictures_are_resized_as_the_options_say(arguments, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["records"] == 1
     source = open_records(tmp_path / "out")
     assert source.header.resize == Resize(8, "crop", "jpeg")
-    with Image.open(io.BytesIO(source[0].image)) as picture:
+    with Image.open(io.BytesIO(source[0].images[0])) as picture:
         assert (picture.format, picture.size) == ("JPEG", (8, 8))
 
 

@@ -1,13 +1,17 @@
 """`svit train` with benchmarks while it trains, and its flags."""
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from fake_bucket import use_fake_bucket
 from small_run import SMALL_RUN
 
 from svit_jax.api import load
 from svit_jax.cli import main
+from svit_jax.cli.train import benchmark_hook
 from svit_jax.evaluation.benchmark import Question
 from svit_jax.evaluation.registry import BENCHMARKS
 from svit_jax.evaluation.run import read_questions, subset
@@ -48,6 +52,31 @@ def test_benchmarks_while_it_trains_are_those_of_the_checkpoint(
     assert [json.loads(line)["text"] for line in journal] == answers
     assert found["metrics"]["vqav2/accuracy"] == score["accuracy"]
     assert found["goodput"]["seconds"]["evaluation"] > 0
+
+
+def test_benchmarks_are_written_into_a_bucket(trained, tiny_data, tmp_path, monkeypatch):
+    use_fake_bucket(monkeypatch, tmp_path / "objects")
+    bucket = tmp_path / "objects" / "b" / "run"
+    bucket.mkdir(parents=True)
+    for name in ("model.json", "tokenizer.model"):
+        shutil.copy(trained.workdir / name, bucket)
+    stale = bucket / "evaluations" / "6" / "stale.json"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    held_out = tiny_data.dataset.parent / "world" / "held_out"
+    places = str(held_out / "benchmarks"), str(held_out / "images")
+    hook = benchmark_hook(trained.config, "gs://b/run", ["pope"], *places, 3, 3)
+    model = load(trained.workdir)
+    found = hook(6, SimpleNamespace(parameters=lambda: model.engine.parameters))
+    out = bucket / "evaluations" / "6"
+    assert json.loads((out / "pope.scores.json").read_text()) == {
+        name.removeprefix("pope/"): value for name, value in found.items()
+    }
+    questions = read_questions("pope", *places, 3)
+    asked = [(question.image, question.text) for question in questions]
+    answers = [json.loads(line) for line in (out / "pope.answers.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in answers] == list(model.answer_all(asked, 3))
+    assert (out / "pope.upload").is_dir() and not stale.exists()
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from one_eval_host import drawn
 from several_processes import codes, started
+from small_run import SMALL_RUN
 
 import svit_jax
 from svit_jax.cli import main
 from svit_jax.evaluation.benchmark import NoPicture
+from svit_jax.training.telemetry import read_metrics
 
 
 @pytest.mark.slow
@@ -33,6 +35,42 @@ def test_two_hosts_answer_as_one(trained, tiny_data, tmp_path):
     assert (first["own"], second["own"]) == (texts[::2], texts[1::2])
     # The second's failure is the first's to tell, and both went on.
     assert first["failure"] == "a host can't" and second["failure"] is None
+    # In step both are asked everything and shown the bytes, and both end alike.
+    assert first["across"] == second["across"]
+    found, failed, missing, own = first["across"]
+    assert found == {"0": 1.0, "1": 2.0, "2": 3.0, "3": 4.0}
+    assert failed == "no host can" and "there is no file" in missing and "none.jpg" in missing
+    size = picture.stat().st_size
+    good = [["a", size], ["bb", -1], ["ccc", -1]]
+    assert own == [*good, ["dddd", -1], *good, ["the bad one", -1], *good[:2]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [("mesh.fsdp=2",), ("mesh.fsdp=1", "mesh.tensor=2")])
+def test_benchmarks_of_a_training_on_two_hosts_are_those_of_one(configs, tiny_data, tmp_path, mesh):
+    held_out = tiny_data.pictures.parents[1] / "held_out"
+
+    def arguments(workdir: Path, *overrides: str) -> list[str]:
+        data = f"data.train={tiny_data.dataset}", f"data.tokenizer={tiny_data.tokenizer}"
+        keys = [f"--{key}" for key in (*data, *SMALL_RUN, "train.eval_every=4", *overrides)]
+        return [
+            *("train", "--config", f"{configs / 'svit_v1_5_7b_finetune.py'}:tiny", *keys),
+            *("--workdir", str(workdir), "--eval-benchmark", "gqa", "pope", "--eval-limit", "12"),
+            *("--eval-data", str(held_out / "benchmarks"), "--eval-max-new-tokens", "4"),
+            *("--eval-images", str(held_out / "images")),
+        ]
+
+    assert main(arguments(tmp_path / "one")) == 0
+    command = ["-m", "svit_jax.cli", *arguments(tmp_path / "two", *mesh)]
+    with started(2, command, tmp_path / "logs") as job:
+        assert codes(job) == [0, 0], (tmp_path / "logs" / "0.log").read_text()[-2000:]
+    one, two = (read_metrics(tmp_path / workdir) for workdir in ("one", "two"))
+    scored = [row for row in one if "gqa/accuracy" in row]
+    assert [row["step"] for row in scored] == [4, 6] and "pope/f1" in scored[0]
+    assert [row for row in two if "gqa/accuracy" in row] == scored
+    for name in ("4/gqa.answers.jsonl", "6/pope.answers.jsonl", "6/gqa.scores.json"):
+        ours, theirs = (tmp_path / run / "evaluations" / name for run in ("two", "one"))
+        assert ours.read_bytes() == theirs.read_bytes()
 
 
 @pytest.mark.slow

@@ -185,6 +185,21 @@ def test_dry_runs_print_and_do_nothing(stand_in, capsys):
     assert list(stand_in.file.parent.iterdir()) == [stand_in.file]
 
 
+def test_an_experiment_runs_in_trainings_place(stand_in, capsys):
+    stand_in.settings(
+        accelerator_type="v5litepod-32",
+        experiment=["plans.json", "--top=5"],
+        train=["--config=c.py:v5e", "--data.train=set", "--eval-limit=5"],
+    )
+    assert stand_in.svit("--dry-run", "start") == 0
+    said = capsys.readouterr().out.replace("'\"'\"'", "'")
+    assert (
+        "job.sh start python3 -m tpu_scripts.experiments plans.json --top=5 --out=gs://bucket/svit "
+        "--hosts=8 --data.train=set"
+    ) in said
+    assert "--eval-limit" not in said and "c.py" not in said
+
+
 def test_runs_with_python_alone(stand_in):
     """No site-packages: a laptop has none of ours."""
     command = [sys.executable, "-S", "-m", "tpu_scripts", "--file", str(stand_in.file), "status"]

@@ -5,6 +5,7 @@ from typing import Any
 
 from data_pipeline.common.errors import UserError
 from svit_jax.cli.data.kinds import KINDS
+from svit_jax.cli.endpoint import add_conduct, add_endpoint, budget, conduct, openai_model, prices
 from svit_jax.cli.job import add_job, show
 
 
@@ -44,43 +45,15 @@ def generate_job(steps: Any) -> None:
         action="store_true",
         help="ask again for everything of which a part stands in the quarantine",
     )
-    _endpoint(job.add_argument_group("endpoint (--teacher openai)"))
-    _conduct(job.add_argument_group("pace and budget"))
+    endpoint = job.add_argument_group("endpoint (--teacher openai)")
+    endpoint.add_argument("--model", help="the model's name at the endpoint")
+    endpoint.add_argument("--temperature", type=float, help="default: the endpoint's own")
+    endpoint.add_argument("--max-answer-tokens", type=int, default=2048)
+    add_endpoint(endpoint)
+    add_conduct(job.add_argument_group("pace and budget"))
     _instead(
         job.add_argument_group("in place of asking and writing").add_mutually_exclusive_group()
     )
-
-
-def _endpoint(group: Any) -> None:
-    group.add_argument("--model", help="the model's name at the endpoint")
-    group.add_argument("--base-url", help="default: OPENAI_BASE_URL, else OpenAI")
-    group.add_argument(
-        "--key-variable",
-        default="OPENAI_API_KEY",
-        help="the environment variable that holds the key",
-    )
-    group.add_argument("--temperature", type=float, help="default: the endpoint's own")
-    group.add_argument("--max-answer-tokens", type=int, default=2048)
-    group.add_argument(
-        "--limit-field",
-        default="max_tokens",
-        choices=("max_tokens", "max_completion_tokens"),
-        help="what the endpoint calls the limit of an answer",
-    )
-    group.add_argument("--timeout", type=float, default=300.0, help="seconds for one call")
-
-
-def _conduct(group: Any) -> None:
-    group.add_argument("--concurrency", type=int, default=1, help="calls at a time")
-    group.add_argument("--requests-per-minute", type=float)
-    group.add_argument("--tokens-per-minute", type=float)
-    group.add_argument("--tries", type=int, default=8, help="for each request")
-    group.add_argument("--price-input", type=float, help="of a million input tokens")
-    group.add_argument("--price-output", type=float, help="of a million output tokens")
-    group.add_argument(
-        "--max-cost", type=float, help="stop before spending more, all runs together"
-    )
-    group.add_argument("--max-total-tokens", type=int, help="the same in tokens")
 
 
 def _instead(group: Any) -> None:
@@ -121,8 +94,6 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from data_pipeline.generation.asking import Conduct
-    from data_pipeline.generation.budget import Budget
     from data_pipeline.generation.generate import generate
 
     report = generate(
@@ -133,13 +104,8 @@ def _generate(options: argparse.Namespace) -> None:
         seed=options.seed or 0,
         max_bad=options.max_bad,
         template_folder=options.prompts,
-        conduct=Conduct(
-            options.concurrency,
-            options.requests_per_minute,
-            options.tokens_per_minute,
-            options.tries,
-        ),
-        budget=Budget(_prices(options), options.max_cost, options.max_total_tokens),
+        conduct=conduct(options),
+        budget=budget(options),
         retry_rejected=options.retry_rejected,
         ask=not options.assemble,
         prompt_tokens=options.prompt_tokens,
@@ -158,7 +124,7 @@ def _forecast(options: argparse.Namespace, inputs: Any) -> None:
     from data_pipeline.generation.forecast import forecast
 
     teacher = _openai(options) if options.teacher == "openai" else _template(options)
-    found = forecast(inputs, teacher, _prices(options))
+    found = forecast(inputs, teacher, prices(options))
     cost = "" if found.cost_at_most is None else f", a cost of at most {found.cost_at_most:.2f}"
     show(
         options,
@@ -193,20 +159,13 @@ def _read_batch(options: argparse.Namespace, inputs: Any) -> None:
 
 
 def _openai(options: argparse.Namespace) -> Any:
-    from data_pipeline.generation.openai_teacher import OpenAITeacher
-
     if options.teacher != "openai" or not options.model:
         raise UserError("an endpoint is asked with --teacher openai and --model NAME.")
-    return OpenAITeacher(
-        options.model,
-        base_url=options.base_url,
-        key_variable=options.key_variable,
-        temperature=options.temperature,
-        max_answer_tokens=options.max_answer_tokens,
+    return openai_model(
+        options,
+        options.temperature,
+        options.max_answer_tokens,
         send_seed=options.seed is not None,
-        timeout=options.timeout,
-        limit_field=options.limit_field,
-        connections=options.concurrency,
     )
 
 
@@ -214,13 +173,3 @@ def _template(options: argparse.Namespace) -> Any:
     from data_pipeline.generation.template_teacher import TemplateTeacher
 
     return TemplateTeacher(options.unasked)
-
-
-def _prices(options: argparse.Namespace) -> Any:
-    from data_pipeline.generation.budget import Prices
-
-    if options.price_input is None and options.price_output is None:
-        return None
-    if options.price_input is None or options.price_output is None:
-        raise UserError("prices come in two: --price-input and --price-output, for a million each.")
-    return Prices(options.price_input, options.price_output)

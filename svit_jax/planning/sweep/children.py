@@ -107,10 +107,10 @@ def _answer(code: int, out: str, errors: str, peak: int) -> Answer:
             reason += ", perhaps because the machine ran out of memory: try --jobs 1"
         return Answer(None, reason, peak, final=False)
     own = _OWN.search(errors) is not None  # another error may be the machine's, and pass
-    return Answer(None, _reason(errors) or f"the planner ended with {code}", peak, final=own)
+    return Answer(None, said_reason(errors) or f"the planner ended with {code}", peak, final=own)
 
 
-def _reason(errors: str) -> str:
+def said_reason(errors: str) -> str:
     """The error in what a program wrote: the command line's own sentence, or the exception's."""
     found = _OWN.findall(errors) or _RAISED.findall(errors) or errors.strip().splitlines()
     reason = found[-1].strip() if found else ""

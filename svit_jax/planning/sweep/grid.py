@@ -98,8 +98,9 @@ class Space:
         if self.grow or found.batch_size == given:
             return found
         reason = (
-            f"{rows} rows on each of {row_devices(mesh)} devices that have rows of their own are "
-            f"{at_once} at once, which is no divisor of a step's {given}"
+            f"a step has {rows_text(given)}, and {rows} at a time on each of replica x fsdp = "
+            f"{row_devices(mesh)} are {at_once}, which does not divide them: give other --rows, or "
+            "--grow-batch"
         )
         return Outcome(found, reason=reason, skipped=True)
 
@@ -126,6 +127,11 @@ def factorings(number: int, factors: int) -> Iterator[Mesh]:
         if number % first == 0:
             for rest in factorings(number // first, factors - 1):
                 yield (first, *rest)
+
+
+def rows_text(rows: int | float) -> str:
+    """ "1 row", "2 rows"."""
+    return "1 row" if rows == 1 else f"{rows:g} rows"
 
 
 def mesh_text(sizes: Mapping[str, Any]) -> str:

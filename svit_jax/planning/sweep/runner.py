@@ -70,7 +70,7 @@ class Runner:
                         bar.update()
         except BaseException as error:
             self.stop()
-            if isinstance(error, KeyboardInterrupt):
+            if not isinstance(error, Exception):  # someone stops it: Ctrl-C, SIGTERM
                 missing = len(queue) + len(running)
                 kept = "kept" if self.cache.keeps else "made, and lost without a cache"
                 note(f"{len(waiting) - missing} of {len(waiting)} plans are {kept}.")

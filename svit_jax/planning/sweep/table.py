@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from svit_jax.planning.sweep.grid import Outcome, mesh_text
+from svit_jax.planning.sweep.grid import Outcome, mesh_text, rows_text
 from svit_jax.planning.sweep.runner import ranked
 
 GIB = 2**30
@@ -127,7 +127,7 @@ HEADER = (
     "topology",
     "mode",
     "mesh",
-    "rows a device",
+    "rows a device (x times)",
     "remat",
     "samples a step",
     "memory, GiB",
@@ -186,21 +186,23 @@ def summary(sweep: Sweep) -> str:
         f"{counts[kind]} {text}"
         for kind, text in (
             ("fits", "fit"),
-            ("too large", "don't fit"),
-            ("failed", "the compiler refused"),
-            ("skipped", "the trainer would refuse"),
+            ("too large", "too large"),
+            ("failed", "refused by the compiler"),
+            ("skipped", "skipped (the trainer would refuse)"),
         )
+        if counts[kind]
     )
+    number = len(sweep.outcomes)
     text = (
-        f"Of {len(sweep.outcomes)} candidates {said}; {sweep.compiles} were compiled, "
-        f"{sweep.known} known from before."
+        f"{number} candidate{'' if number == 1 else 's'}: {said or 'none'}. "
+        f"{sweep.compiles} compiled now, {sweep.known} known from before."
     )
     if sweep.best is None or sweep.best.plan is None:
-        return f"{text} None fits: more devices, or fewer rows a device, need less memory."
+        return f"{text} None fits: try more devices, or fewer rows a device."
     best = sweep.best.plan
     return (
         f"{text} Fastest that fits: {best.topology} with {mesh_text(best.mesh)}, "
-        f"{sweep.best.candidate.rows} rows a device, remat {best.choices['remat_decoder']}: "
+        f"{rows_text(sweep.best.candidate.rows)} a device, remat {best.choices['remat_decoder']}: "
         f"{best.estimate.tokens_per_second:,.0f} tokens/s a device."
     )
 

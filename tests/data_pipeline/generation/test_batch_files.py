@@ -9,14 +9,14 @@ import pytest
 from chat_server import USAGE, ChatServer, reply_to
 
 from data_pipeline.common.errors import UserError
+from data_pipeline.endpoint.budget import Prices
+from data_pipeline.endpoint.openai_model import OpenAIModel
 from data_pipeline.generation.batch_files import BatchRead, read_batch, write_batch
-from data_pipeline.generation.budget import Prices
 from data_pipeline.generation.forecast import Forecast, forecast
 from data_pipeline.generation.generate import generate
-from data_pipeline.generation.openai_teacher import OpenAITeacher
 from data_pipeline.generation.run import Inputs
 
-TEACHER = OpenAITeacher("m", max_answer_tokens=100)
+TEACHER = OpenAIModel("m", max_answer_tokens=100)
 
 pytestmark = pytest.mark.usefixtures("key")
 
@@ -49,7 +49,7 @@ def test_requests_are_those_of_live_calls(captioned_scenes: Path, tmp_path: Path
     assert written.requests == 24 and len(written.files) == 1
     assert not (tmp_path / "out").exists()
     with ChatServer() as server:
-        live = OpenAITeacher("m", base_url=server.url, max_answer_tokens=100)
+        live = OpenAIModel("m", base_url=server.url, max_answer_tokens=100)
         generate(captioned_scenes, tmp_path / "live", live)
     rows = lines_of(tmp_path / "batch")
     assert [(row["custom_id"], row["body"]) for row in rows] == [
@@ -118,7 +118,7 @@ def test_results_in_any_order_give_the_files_of_a_live_run(
     read_batch(retry, TEACHER, [write(tmp_path / "r3.jsonl", rows)])
     generate(captioned_scenes, out, TEACHER, ask=False)
     with ChatServer() as server:
-        live = OpenAITeacher("m", base_url=server.url, max_answer_tokens=100)
+        live = OpenAIModel("m", base_url=server.url, max_answer_tokens=100)
         generate(captioned_scenes, tmp_path / "live", live)
     for kind in ("conversation", "complex_reasoning", "detail_description", "referring_qa"):
         name = f"{kind}.json"

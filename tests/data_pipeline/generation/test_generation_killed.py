@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from chat_server import ChatServer
 
-from data_pipeline.generation.asking import Conduct
+from data_pipeline.endpoint.asking import Conduct
+from data_pipeline.endpoint.openai_model import OpenAIModel
 from data_pipeline.generation.generate import generate
-from data_pipeline.generation.openai_teacher import OpenAITeacher
 
 CONCURRENCY = 4
 REQUESTS = 24
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("key")
 
 
 def ask(scenes: Path, out: Path, url: str) -> None:
-    teacher = OpenAITeacher("m", base_url=url, connections=CONCURRENCY)
+    teacher = OpenAIModel("m", base_url=url, connections=CONCURRENCY)
     generate(scenes, out, teacher, conduct=Conduct(concurrency=CONCURRENCY))
 
 

@@ -26,11 +26,11 @@ from chat_server import (
 )
 
 from data_pipeline.common.errors import UserError
-from data_pipeline.generation.asking import Conduct
-from data_pipeline.generation.budget import Budget, Prices
+from data_pipeline.endpoint.asking import Conduct
+from data_pipeline.endpoint.budget import Budget, Prices
+from data_pipeline.endpoint.openai_model import OpenAIModel
 from data_pipeline.generation.generate import generate
 from data_pipeline.generation.kinds import KINDS
-from data_pipeline.generation.openai_teacher import OpenAITeacher
 
 ORDER = (7, 3, 12, 1, 9, 5)
 ALL_KEYS = {f"{image_id}/{kind}" for image_id in ORDER for kind in KINDS}
@@ -50,8 +50,8 @@ BRISK = Conduct(concurrency=8, first_wait=0.005)
 pytestmark = pytest.mark.usefixtures("key")
 
 
-def teacher(server: ChatServer, **options: Any) -> OpenAITeacher:
-    return OpenAITeacher("m", base_url=server.url, connections=8, **options)
+def teacher(server: ChatServer, **options: Any) -> OpenAIModel:
+    return OpenAIModel("m", base_url=server.url, connections=8, **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -239,7 +239,7 @@ def test_an_endpoint_that_is_down_stops_the_run_and_spoils_nothing(
         with pytest.raises(UserError, match="10 requests in a row had no answer"):
             generate(captioned_scenes, tmp_path / "out", teacher(server), conduct=conduct)
         port_is_closed_soon = server.url
-    gone = OpenAITeacher("m", base_url=port_is_closed_soon)
+    gone = OpenAIModel("m", base_url=port_is_closed_soon)
     with pytest.raises(UserError, match="ConnectError"):
         generate(captioned_scenes, tmp_path / "out", gone, conduct=conduct)
     assert not any("key" in row for row in journal_rows(tmp_path / "out"))
@@ -324,14 +324,14 @@ def test_too_many_rejections_stop_the_asking(captioned_scenes: Path, tmp_path: P
 def test_what_is_missing_is_said(
     captioned_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = OpenAITeacher("m", base_url="http://127.0.0.1:9/v1", key_variable="NO_SUCH_KEY")
+    asked = OpenAIModel("m", base_url="http://127.0.0.1:9/v1", key_variable="NO_SUCH_KEY")
     with pytest.raises(UserError, match="NO_SUCH_KEY"):
         generate(captioned_scenes, tmp_path / "out", asked)
-    greedy = OpenAITeacher("m", base_url="http://127.0.0.1:9/v1", connections=10**9)
+    greedy = OpenAIModel("m", base_url="http://127.0.0.1:9/v1", connections=10**9)
     with pytest.raises(UserError, match="ulimit -n 1000000064"):
         generate(captioned_scenes, tmp_path / "out", greedy)
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(UserError, match=r"svit-jax\[generate\]"):
-        generate(captioned_scenes, tmp_path / "out", OpenAITeacher("m"))
+        generate(captioned_scenes, tmp_path / "out", OpenAIModel("m"))
     with pytest.raises(UserError, match="needs prices"):
         Budget(None, 1.0)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from data_pipeline.annotations.scene import PixelBox, Region, Scene, SceneObject
 from data_pipeline.annotations.visual_genome import read_visual_genome
 from data_pipeline.common.errors import UserError
+from data_pipeline.endpoint.token_estimate import most_tokens
 from data_pipeline.generation.kinds import KINDS
 from data_pipeline.generation.prompt import compose_prompt, load_templates
 from data_pipeline.generation.token_budget import Line, fit_lines
-from data_pipeline.generation.token_estimate import most_tokens
 
 TEMPLATES = load_templates()
 

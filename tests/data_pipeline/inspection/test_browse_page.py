@@ -58,7 +58,7 @@ def dialogue(row, dialogue_id):
 def test_boxes_stand_on_the_picture_where_arithmetic_puts_them(made):
     source = open_records(made.shard())
     wide = shown_record(0, source[0])
-    assert wide["size"] == [80, 60]
+    assert wide["sizes"] == [[80, 60]]
     # On a square of 80 with 10 rows above the picture: x 8..20, y 10..40, so 0..30 of its 60 rows;
     # and x 24..80, y 16..70, so 6..60.
     assert wide["boxes"] == [[0.1, 0.0, 0.15, 0.5], [0.3, 0.1, 0.7, 0.9]]
@@ -103,7 +103,7 @@ def test_hostile_texts_and_names_add_no_element(made):
     assert (page.tags, page.tags.count("script")) == (clean.tags, 2)
     shown = {turn["role"]: turn["pieces"] for turn in rows[3]["dialogues"][0]["turns"]}
     assert shown == {"human": [HOSTILE[0]], "gpt": [HOSTILE[1]]}, "they come through unchanged"
-    assert rows[2]["image"] == hostile_name
+    assert rows[2]["images"] == [hostile_name]
 
 
 def test_the_policy_lets_our_script_run_alone(made):
@@ -130,9 +130,9 @@ def test_a_sample_is_drawn_by_seed_and_pictures_are_scaled(made):
     assert len(drawn) > 1
 
     _, _, rows = written(made, longest_side=40)
-    picture = Image.open(io.BytesIO(base64.b64decode(rows[0]["picture"].partition(",")[2])))
+    picture = Image.open(io.BytesIO(base64.b64decode(rows[0]["pictures"][0].partition(",")[2])))
     assert picture.size == (40, 30)
-    assert rows[0]["size"] == [80, 60] and "picture" not in rows[3]
+    assert rows[0]["sizes"] == [[80, 60]] and rows[3]["pictures"] == []
 
 
 @pytest.mark.parametrize("wrong", [{"limit": 0}, {"longest_side": 0}])

@@ -15,7 +15,7 @@ WORDS = ["a", "the", "cat", "dog", "red", "green", "mat", "sits", "on", "under",
 @dataclasses.dataclass(frozen=True)
 class MemoryRecord:
     image_id: str
-    image: bytes | None
+    images: tuple[bytes, ...]
     dialogues: tuple[Dialogue, ...]
 
 
@@ -61,6 +61,6 @@ def make_source(records: int, seed: int = 0) -> MemorySource:
                 turns.append(Turn("human", marker + question))
                 turns.append(Turn("gpt", " ".join(rng.choice(WORDS, rng.integers(1, 12)))))
             dialogues.append(Dialogue(f"{i}-{j}", tuple(turns)))
-        image = flat_picture(10 + i) if has_picture else None
-        made.append(MemoryRecord(f"{i}.png" if has_picture else "", image, tuple(dialogues)))
+        images = (flat_picture(10 + i),) if has_picture else ()
+        made.append(MemoryRecord(f"{i}.png" if has_picture else "", images, tuple(dialogues)))
     return MemorySource(tuple(made))

@@ -134,7 +134,7 @@ def test_oddities_are_counted_said_and_kept(tokenizer, tmp_path, capfd):
         (
             dataclasses.replace(picture, dialogues=pictured),
             *(
-                dataclasses.replace(picture, image_id="", image=None, dialogues=(d,))
+                dataclasses.replace(picture, image_id="", images=(), dialogues=(d,))
                 for d in text_only
             ),
         )
@@ -258,7 +258,7 @@ def test_texts_do_not_stay_in_memory(tokenizer, inputs, monkeypatch):
         def entries(self):
             for number in range(2000):
                 turns = Turn("human", f"{number} " * 1000), Turn("gpt", "Yes.")
-                yield MemoryRecord("", None, (Dialogue(str(number), turns),))
+                yield MemoryRecord("", (), (Dialogue(str(number), turns),))
 
         def __len__(self):
             return 2000

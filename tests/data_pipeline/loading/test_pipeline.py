@@ -66,7 +66,7 @@ def test_a_row_is_its_dialogues_one_after_another(load, plan, source, tokenizer)
                 np.testing.assert_array_equal(batch.positions[b, here], range(n))
                 assert (batch.segment_ids[b, here] == number).all()
                 shown = batch.vision_index[b, here]
-                if record.image is None:
+                if not record.images:
                     assert (shown == -1).all()
                 else:
                     first = slot * P
@@ -119,7 +119,7 @@ def test_worker_processes_change_nothing(load, plan, tmp_path):
 
 
 def test_text_alone_needs_no_picture_slots(load, source, tokenizer):
-    text = MemorySource(tuple(r for r in source.records if r.image is None), fingerprint="text")
+    text = MemorySource(tuple(r for r in source.records if not r.images), fingerprint="text")
     inputs = plan_inputs(text, tokenizer, V1, patches=P, row_length=T, pictures_per_row=0, seed=0)
     plan = build_plan(text, tokenizer, V1, inputs)
     (loaded,) = load(plan=plan, source=text)
@@ -134,7 +134,7 @@ def test_no_steps(load):
 def broken(source):
     """Record 0's picture is no picture; record 4 can't be read at all."""
     records = list(source.records)
-    records[0] = dataclasses.replace(records[0], image=b"not a picture")
+    records[0] = dataclasses.replace(records[0], images=(b"not a picture",))
     return MemorySource(tuple(records), frozenset({4}))
 
 
@@ -182,7 +182,7 @@ def test_more_markers_than_pictures_is_a_bad_record(load, source, tokenizer):
     plan = build_plan(two, tokenizer, V1, inputs)
     (loaded,) = load(plan=plan, source=two, max_bad=1)
     assert set(loaded.bad) == {"0.png"}
-    assert "shows 2 pictures, but its record holds one" in loaded.reasons[0]
+    assert "shows 2 pictures, but its record holds 1" in loaded.reasons[0]
 
 
 def test_a_dataset_changed_under_its_fingerprint(load, source):

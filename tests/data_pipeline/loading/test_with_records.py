@@ -23,8 +23,8 @@ def records(tmp_path):
         for dialogue in record.dialogues:
             turns = [{"from": turn.role, "value": turn.text} for turn in dialogue.turns]
             row = {"id": dialogue.id, "conversations": turns}
-            if record.image is not None:
-                (tmp_path / record.image_id).write_bytes(record.image)
+            if record.images:
+                (tmp_path / record.image_id).write_bytes(record.images[0])
                 row["image"] = record.image_id
             rows.append(row)
     (tmp_path / "rows.json").write_text(json.dumps(rows))

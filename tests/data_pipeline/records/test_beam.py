@@ -23,11 +23,19 @@ def test_the_direct_runner_writes_the_same_bytes(world):
         world.row("c1", "VG_100K/missing.jpg", "What?", "That."),
         {"id": "c2"},
         world.row("c3", "VG_100K/1.jpg", "And?", "So."),
+        {
+            **world.row("c4", None, "<image>\n<image>\nWhich?", "This."),
+            "image": ["VG_100K/2.png", "VG_100K/1.jpg"],
+        },
+        {
+            **world.row("c5", None, "<image>\n<image>\nWhich?", "That."),
+            "image": ["VG_100K/2.png", "VG_100K/missing.jpg"],
+        },
     ]
     paths = [*world.paths, world.write("odd.json", rows)]
     local, on_beam = world.root / "local", world.root / "beam"
     expected = write_dataset(paths, world.images, local, "toy", shards=3)
-    assert (expected.records, expected.dialogues, expected.rejected) == (4, 7, 3)
+    assert (expected.records, expected.dialogues, expected.rejected) == (5, 8, 4)
     target = Target(str(on_beam), "toy", shards=3)
     report = write_dataset_with_beam(paths, world.images, target, "DirectRunner")
     assert contents(on_beam) == contents(local)

@@ -45,7 +45,7 @@ def test_records_read_back_in_first_seen_order(world, shards):
     for index, (image_id, ids) in enumerate(world.order):
         record = source[index]
         assert record.image_id == image_id
-        assert record.image == world.pictures.get(image_id)
+        assert record.images == ((world.pictures[image_id],) if image_id else ())
         assert tuple(dialogue.id for dialogue in record.dialogues) == ids
         for dialogue in record.dialogues:
             assert [(t.role, t.text) for t in dialogue.turns] == world.turns(dialogue.id)
@@ -61,12 +61,12 @@ def test_the_manifest_says_the_same_without_the_shards(world):
     for path in out.glob("*.array_record-*"):
         path.unlink()
     assert source.manifest == records
-    sizes = [(entry.image_id, entry.width, entry.height) for entry in source.entries]
+    sizes = [(entry.image_id, entry.sizes) for entry in source.entries]
     assert sizes == [
-        ("VG_100K/1.jpg", 12, 8),
-        ("", None, None),
-        ("coco/3.jpg", 6, 6),
-        ("VG_100K/2.png", 7, 9),
+        ("VG_100K/1.jpg", ((12, 8),)),
+        ("", ()),
+        ("coco/3.jpg", ((6, 6),)),
+        ("VG_100K/2.png", ((7, 9),)),
     ]
     header = json.loads((out / "manifest-train.jsonl").read_text().splitlines()[0])
     assert (header["records"], header["dialogues"], header["rejected"]) == (4, 6, 0)
@@ -265,7 +265,7 @@ def test_a_damaged_record_is_a_bad_record_and_its_neighbours_are_read(world):
     source = open_records(out)
     with pytest.raises(BadRecordError, match=r"record 0 of .* can't be read"):
         source[0]
-    assert source[2].image == world.pictures["coco/3.jpg"]
+    assert source[2].images == (world.pictures["coco/3.jpg"],)
 
 
 def test_a_source_is_pickled_small_and_works_after(world):
@@ -285,7 +285,7 @@ def test_a_dataset_of_text_alone(world):
     path = world.write("text.json", [world.row(f"t{n}", None, "Hi?", "Yes.") for n in range(3)])
     write_dataset([path], world.root / "no_such_folder", world.root / "out", "toy", shards=9)
     source = open_records(world.root / "out")
-    assert [(source[n].image_id, source[n].image) for n in range(3)] == [("", None)] * 3
+    assert [(source[n].image_id, source[n].images) for n in range(3)] == [("", ())] * 3
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from data_pipeline.common.dialogue import Turn
+from data_pipeline.common.dialogue import Turn, picture_names
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.records.llava_rows import LlavaRow, RejectedRow, parse_row, read_llava_rows
 
@@ -34,6 +34,25 @@ def test_a_marker_without_a_picture_is_ordinary_text_as_in_llava():
 
 
 @pytest.mark.parametrize(
+    "questions",
+    [
+        ("<image>\n<image>\nWhat differs?",),
+        ("<image>\nWhat?", "And <image>?"),
+        ("Hello.", "Between <image> and <image>?"),
+    ],
+)
+def test_a_list_of_pictures_has_its_markers_in_any_human_turns(questions):
+    turns = [turn for q in questions for turn in ({"from": "human", "value": q}, GPT)]
+    parsed = parse_row(pictured(*turns, image=["b.jpg", "a.jpg"]))
+    assert picture_names(parsed.image) == ("b.jpg", "a.jpg")
+    assert tuple(turn.text for turn in parsed.dialogue.turns[::2]) == questions
+
+
+def test_a_list_of_one_picture_is_that_picture():
+    assert parse_row(pictured(HUMAN, GPT, image=["a.jpg"])).image == "a.jpg"
+
+
+@pytest.mark.parametrize(
     "value,reason",
     [
         (["x"], "is a list, not an object"),
@@ -50,8 +69,15 @@ def test_a_marker_without_a_picture_is_ordinary_text_as_in_llava():
         (pictured(PLAIN, GPT), "has a picture, and 0 <image>"),
         (pictured({**HUMAN, "value": "<image><image>"}, GPT), "has a picture, and 2 <image>"),
         (pictured(HUMAN, GPT, HUMAN, GPT), "a human turn after the first"),
-        (pictured(HUMAN, GPT, image=["a.jpg"]), "expected one path"),
-        (pictured(HUMAN, GPT, image=""), "expected one path"),
+        (pictured(HUMAN, GPT, image=7), "expected a path or a list of paths"),
+        (pictured(HUMAN, GPT, image=""), "expected a path or a list of paths"),
+        (pictured(HUMAN, GPT, image="a.jpg\nb.jpg"), "a path in the images folder"),
+        (pictured(HUMAN, GPT, image=[]), "an empty list"),
+        (pictured(HUMAN, GPT, image=["a.jpg", None]), "expected a path or a list of paths"),
+        (pictured(HUMAN, GPT, HUMAN, GPT, image=["a", "../b"]), "a path in the images folder"),
+        (pictured(HUMAN, GPT, image=["a", "b"]), "lists 2 pictures, and has 1 <image> in"),
+        (pictured(HUMAN, GPT, HUMAN, GPT, image=["a"]), "lists 1 pictures, and has 2 <image> in"),
+        (pictured(PLAIN, {**GPT, "value": "<image>"}, image=["a"]), "and has 0 <image> in"),
         (pictured(HUMAN, GPT, image="/etc/passwd"), "a path in the images folder"),
         (pictured(HUMAN, GPT, image="a/../../b.jpg"), "a path in the images folder"),
     ],

@@ -35,10 +35,10 @@ def test_png_gives_training_the_very_pixels(photos, mode):
     out = photos.root / mode
     write_dataset(photos.paths, photos.images, out, "toy", resize=Resize(SIZE, mode))
     for entry, record in zip(open_records(out).entries, open_records(out), strict=True):
-        assert (entry.width, entry.height) == (SIZE, SIZE)
+        assert entry.sizes == ((SIZE, SIZE),)
         own = (photos.images / record.image_id).read_bytes()
         np.testing.assert_array_equal(
-            prepare(record.image, SIZE, mode, "stored"), prepare(own, SIZE, mode, "own")
+            prepare(record.images[0], SIZE, mode, "stored"), prepare(own, SIZE, mode, "own")
         )
 
 
@@ -48,11 +48,11 @@ def test_jpeg_is_near_and_smaller(photos, mode):
     for kind in ("png", "jpeg"):
         out = photos.root / kind
         write_dataset(photos.paths, photos.images, out, "toy", resize=Resize(SIZE, mode, kind))
-        sizes[kind] = sum(len(record.image) for record in open_records(out))
+        sizes[kind] = sum(len(record.images[0]) for record in open_records(out))
     for record in open_records(photos.root / "jpeg"):
         own = (photos.images / record.image_id).read_bytes()
         difference = np.abs(
-            prepare(record.image, SIZE, mode, "stored").astype(int)
+            prepare(record.images[0], SIZE, mode, "stored").astype(int)
             - prepare(own, SIZE, mode, "own")
         )
         # Of 255 levels; the noise in these pictures is the worst case, photographs differ by 1.

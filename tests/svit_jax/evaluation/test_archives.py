@@ -87,6 +87,27 @@ def test_gqa_takes_testdev_balanced_from_a_zip_of_all_splits(
     assert not (tmp_path / "gqa" / "test_all_questions.json").exists()
 
 
+@pytest.mark.parametrize("wrapper", ["", "MME_Benchmark_release_version/MME_Benchmark/"])
+def test_mme_is_read_in_its_zip(benchmarks: Path, tmp_path: Path, wrapper: str) -> None:
+    source, folder = benchmarks / "mme", tmp_path / "mme"
+    (source / "count.txt").write_text(
+        "b.png\tOne?\tNo\nb.png\tTwo?\tYes\na.png\tOne?\tYes\na.png\tTwo?\tNo\n"
+    )
+    files = {f"{wrapper}{p.relative_to(source)}": p for p in source.rglob("*") if p.is_file()}
+    hidden = {f"__MACOSX/count/._{name.rsplit('/', 1)[-1]}": p for name, p in files.items()}
+    zip_up(folder / "MME_Benchmark_release_version.zip", hidden | files)
+    unpacked = BENCHMARKS["mme"].read(source, source)
+    zipped = BENCHMARKS["mme"].read(folder, folder)
+    assert [q.picture for q in zipped[:4]] == ["count/b.png"] * 2 + ["count/a.png"] * 2
+    assert [dataclasses.replace(q, image=None) for q in zipped] == [
+        dataclasses.replace(q, image=None) for q in unpacked
+    ]
+    for one, other in zip(zipped, unpacked, strict=True):
+        assert isinstance(one.image, ZippedPicture) and isinstance(other.image, Path)
+        assert readable(one.image) == other.image.read_bytes()
+    assert len(list(folder.iterdir())) == 1
+
+
 def test_zipped_pictures_are_shown_and_reported(
     benchmarks: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -110,7 +131,7 @@ def test_what_is_missing_is_named(benchmarks: Path, images: Path, tmp_path: Path
     zip_up(folder / "half.zip", {"VG_100K/1.jpg": images / "VG_100K" / "1.jpg"})
     with pytest.raises(UserError, match=r"picture 2\.jpg is not in .*, which holds half\.zip"):
         BENCHMARKS["gqa"].read(benchmarks / "gqa", folder)
-    with pytest.raises(UserError, match=r"MME: .* none of the subtasks' folders .*; unpack .*half"):
+    with pytest.raises(UserError, match=r"MME: .* none of the subtasks' folders .* but half\.zip"):
         BENCHMARKS["mme"].read(folder, None)
     with pytest.raises(UserError, match="put the official file, or the zip that holds it, there"):
         BENCHMARKS["gqa"].read(folder, None)

@@ -19,12 +19,13 @@ from svit_jax.evaluation.intervals import (
     mcnemar,
     mean_tally,
 )
+from svit_jax.evaluation.judged import Judged
 from svit_jax.evaluation.registry import BENCHMARKS
 from svit_jax.evaluation.runner import run_benchmark
 from svit_jax.evaluation.summary import BenchmarkRun
 
 Z = 1.959964
-NAMES = sorted(BENCHMARKS)
+NAMES = sorted(name for name, each in BENCHMARKS.items() if not isinstance(each, Judged))
 
 
 def width(tally: Tally) -> float:

@@ -6,10 +6,13 @@ import io
 from itertools import product
 from pathlib import Path
 
+import openpyxl
 import pytest
 from PIL import Image
 
 from data_pipeline.common.errors import UserError
+from svit_jax.evaluation import mmbench
+from svit_jax.evaluation.answers import read_answers
 from svit_jax.evaluation.mmbench import MMBench, extract_letter
 from svit_jax.evaluation.registry import BENCHMARKS
 
@@ -135,14 +138,37 @@ def test_a_test_file_without_answers_is_for_upload_only(benchmarks: Path) -> Non
         MMBench().score(questions, TRUTH)
 
 
-def test_the_upload_has_llavas_columns(benchmarks: Path) -> None:
+COLUMNS = ["index", "question", "A", "B", "C", "D", "prediction", "answer", "split"]
+SAID = {"7": "A", "1000007": 'B.\n"yes"\x02', "2000007": "=1+1"}
+
+
+def test_the_upload_is_a_workbook_with_llavas_columns(benchmarks: Path, tmp_path: Path) -> None:
     questions = MMBench().read(benchmarks / "mmbench", None)
-    upload = MMBench().submission(questions, {"7": "A", "1000007": 'B.\n"yes"'})
-    rows = list(csv.reader(io.StringIO(upload["mmbench_upload.tsv"]), dialect="excel-tab"))
-    assert rows[0] == ["index", "question", "A", "B", "C", "D", "prediction", "answer", "split"]
-    assert rows[1] == ["7", 'Which "one"?', "cow", "dog", "emu", "fox", "A", "A", "dev"]
+    ((name, content),) = MMBench().submission(questions, SAID).items()
+    assert name == "mmbench_upload.xlsx" and isinstance(content, bytes)
+    sheet = openpyxl.load_workbook(io.BytesIO(content)).active
+    rows = [list(row) for row in sheet.iter_rows(values_only=True)]
+    assert rows[0] == COLUMNS
+    assert rows[1] == [7, 'Which "one"?', "cow", "dog", "emu", "fox", "A", "A", "dev"]
     assert rows[2][6] == 'B.\n"yes"'
+    assert (rows[3][6], sheet["G4"].data_type) == ("=1+1", "s")
+    assert (len(rows), rows[5][6]) == (7, None)
+    (tmp_path / name).write_bytes(content)
+    assert read_answers(tmp_path / name, questions)["1000007"] == rows[2][6]
+
+
+def test_without_openpyxl_the_upload_is_a_tsv_and_says_so(
+    benchmarks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mmbench, "has_xlsx", lambda: False)
+    questions = MMBench().read(benchmarks / "mmbench", None)
+    upload = MMBench().submission(questions, SAID)["mmbench_upload.tsv"]
+    assert isinstance(upload, str)
+    rows = list(csv.reader(io.StringIO(upload), dialect="excel-tab"))
+    assert rows[0] == COLUMNS
+    assert rows[1] == ["7", 'Which "one"?', "cow", "dog", "emu", "fox", "A", "A", "dev"]
     assert (len(rows), rows[5][6]) == (7, "")
+    assert "the server takes xlsx" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,25 @@ def test_a_repeated_question_of_a_picture_is_scored_by_its_last_row(folder: Path
     assert [q.truth[0] for q in TextVQA().read(folder, None)] == ["halt", "Five", "halt"]
 
 
+def test_strict_scoring_counts_a_repeated_question_by_its_own_row(folder: Path) -> None:
+    """The first row's answers are eight "stop", "stop sign", "go"; the third's ten times "halt"."""
+    path = folder / "TextVQA_0.5.1_val.json"
+    content = json.loads(path.read_text())
+    again = {**content["data"][0], "question_id": 9, "answers": ["halt"] * 10}
+    path.write_text(json.dumps({"data": [*content["data"], again]}))
+    questions = TextVQA().read(folder, None)
+    said = {"ab01#34602": "Stop", "cd02#34603": "5", "ab01#9": "halt!"}
+    official = TextVQA().score(questions, said)
+    assert official == pytest.approx({"accuracy": 100 * 2 / 3})
+    strict = TextVQA().score(questions, said, strict=True)
+    assert strict == pytest.approx(
+        {"accuracy": 100.0, "accuracy_by_own_answers": 100.0, "repeated_questions": 1.0}
+    )
+    swapped = {**said, "ab01#34602": "halt"}
+    assert TextVQA().score(questions, swapped)["accuracy"] == 100.0
+    assert TextVQA().score(questions, swapped, True)["accuracy"] == pytest.approx(100 * 2 / 3)
+
+
 def test_accuracy_is_m4cs_and_the_upload_evalais(folder: Path) -> None:
     questions = TextVQA().read(folder, None)
     said = {"ab01#34602": "Stop sign", "cd02#34603": "five"}

@@ -250,5 +250,5 @@ def test_a_mesh_gives_the_same(model, alone, eos, axes):
 
 def test_bytes_of_a_row(model, continuous):
     engine = make_engine(model, 1, max_length=256)
-    row = cache_row_bytes(engine.config, engine.compute, 256)
-    assert sum(array.nbytes for array in continuous._state.cache) == 3 * row
+    row = cache_row_bytes(engine, 256)
+    assert sum(array.nbytes for array in jax.tree.leaves(continuous._state.cache)) == 3 * row

@@ -6,15 +6,23 @@ that was run. After a change that is meant to change them, or with new versions,
     RECORD_PLANS=1 make tpu-test
 """
 
+import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from svit_jax.planner import plan_config
+from svit_jax.planning.buffers import read_assignment
+from svit_jax.planning.hlo import parse
+from svit_jax.planning.memory import DoesNotFitError
 from svit_jax.planning.plan import Plan
-from svit_jax.planning.topology import libtpu_version
+from svit_jax.planning.temporaries import temporary_parts
+from svit_jax.planning.topology import libtpu_version, parse_topology, topology_devices
 
 RECORDED = Path(__file__).with_name("plans.json")
 RECORDING = "RECORD_PLANS" in os.environ
@@ -68,5 +76,58 @@ def check_closed_forms(plan: Plan) -> None:
     assert sum(plan.memory.parts.values()) == plan.memory.total
     assert plan.memory.fits
     assert plan.memory.parts["optimizer"] == pytest.approx(2 * 4 * trained / 8, rel=0.01)
+    # Every layer's input is kept, and the loss makes the unembedding's gradient.
+    assert plan.memory.parts["activations"] >= 2 * LAYERS * 2048 * embed
+    assert 4 * vocab * embed / 8 < plan.memory.parts["gradients"]
     products = 4 * 2 * 2048 * LAYERS * layer
     assert products < plan.flops["hardware"] < 1.35 * products
+
+
+def test_a_refused_step_says_what_it_needs(configs):
+    """Whole weights and moments on each device, 12 bytes a parameter that trains."""
+    with pytest.raises(DoesNotFitError, match="does not fit: the compiler needs") as refused:
+        plan_config(f"{configs}/svit_v1_5_13b_finetune.py:packed", REDUCED, "v5e:2x4", "replica=8")
+    memory = refused.value.memory
+    trained = LAYERS * (4 * 5120**2 + 3 * 5120 * 13824) + 2 * 32000 * 5120 + 5120 * (1024 + 5120)
+    assert memory.parts["optimizer"] == pytest.approx(8 * trained, rel=0.01)
+    assert memory.total > 12 * trained > memory.capacity
+    assert sum(memory.parts.values()) == memory.total
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class State:
+    trained: list[Any]
+
+
+DEPTH, WIDTH = 8, 2048
+
+
+@pytest.mark.parametrize("rows", [8192, 16384])
+def test_temporaries_of_a_plain_network(tmp_path, rows):
+    """Products and tanh: of DEPTH layers' outputs all but the last, whose derivative is taken at
+    once, wait for the backward pass; and a weight's gradient is there by then."""
+
+    def step(state: State, batch: jax.Array) -> State:
+        def loss(trained: list[jax.Array]) -> jax.Array:
+            hidden = batch
+            for weight in trained:
+                hidden = jnp.tanh(hidden @ weight.astype(jnp.bfloat16))
+            return (hidden.astype(jnp.float32) ** 2).sum()
+
+        gradients = jax.grad(loss)(state.trained)
+        norm = jnp.sqrt(sum((gradient**2).sum() for gradient in gradients))
+        return State([w - g / norm for w, g in zip(state.trained, gradients, strict=True)])
+
+    device = topology_devices(parse_topology("v5e:2x2"))[0]
+    where = jax.sharding.SingleDeviceSharding(device)
+    weight = jax.ShapeDtypeStruct((WIDTH, WIDTH), jnp.float32, sharding=where)
+    batch = jax.ShapeDtypeStruct((rows, WIDTH), jnp.bfloat16, sharding=where)
+    lowered = jax.jit(step, donate_argnums=0).lower(State([weight] * DEPTH), batch)
+    compiled = lowered.compile(compiler_options={"xla_dump_to": str(tmp_path)})
+    assignment = read_assignment(tmp_path)
+    parts = temporary_parts(assignment, parse(compiled.as_text()), [(WIDTH * WIDTH,)])
+    assert parts["activations"] == pytest.approx((DEPTH - 1) * rows * WIDTH * 2, rel=0.001)
+    assert 2 * WIDTH**2 <= parts["gradients"] <= 4 * DEPTH * WIDTH**2
+    temporaries = compiled.memory_analysis().temp_size_in_bytes
+    assert sum(parts.values()) <= assignment.block <= temporaries

@@ -35,7 +35,7 @@ def test_the_table_ranks_marks_and_says_what_is_missing(sweep):
     assert f"{25 + 12 * 0.04 + 0.5:.2f} of 30.00" in lines[2] and "33*" in lines[2]
     assert f"{25 + 4 * 12 + 0.5:.2f} of 30.00, 43.50 too much" in lines[3]
     assert lines[4] == "* not the paper's recipe: 33 dialogues a step, not 128"
-    assert "Of 5 candidates 2 fit, 1 don't fit, 1 the compiler refused" in lines[5]
+    assert "5 candidates: 2 fit, 1 too large, 1 refused by the compiler, 1 skipped" in lines[5]
     assert "fsdp 8, 4 rows a device, remat full" in lines[5]
     assert lines[6:] == [
         "failed 1 x: out of memory, <b> & more",

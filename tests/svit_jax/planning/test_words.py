@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from svit_jax import planner
 from svit_jax.cli import main
+from svit_jax.planning.memory import DoesNotFitError
 from svit_jax.planning.plan import Collective, Estimate, Memory, Plan
 from svit_jax.planning.words import described, difference
 
@@ -40,7 +42,7 @@ def test_a_page_says_what_matters():
     page = described(PLAN)
     for part in (
         "17.00 of 15.00 GiB: 2.00 GiB too much",
-        "1 a device at a time, 2 times",
+        "(1 row a device at a time, 2 times)",
         "all-gather  fsdp  ici      40     3.000    38",
         "2.000 s a step, bound by matrix units",
         "MFU 40.0%",
@@ -79,3 +81,24 @@ def test_a_plan_wants_a_config_and_a_topology(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["plan", "--topology", "v5e:4x4"])
     assert "--config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_refused_step_is_described_all_the_same(monkeypatch, capsys, options):
+    def refuse(*_):
+        raise DoesNotFitError("v5e:4x4 does not fit: take more chips.", PLAN.memory)
+
+    monkeypatch.setattr(planner, "plan_config", refuse)
+    assert main(["plan", "--config", "a.py", "--topology", "v5e:4x4", *options]) == 1
+    said = capsys.readouterr()
+    assert said.err == "svit: v5e:4x4 does not fit: take more chips.\n"
+    if options:
+        found = json.loads(said.out)
+        assert found["memory"]["parts"] == dict(PLAN.memory.parts)
+        assert found["reason"] == "v5e:4x4 does not fit: take more chips."
+    else:
+        assert said.out.splitlines() == [
+            "memory a device: 17.00 of 15.00 GiB: 2.00 GiB too much",
+            "  weights      10.000 GiB",
+            "  temporaries  7.000 GiB",
+        ]

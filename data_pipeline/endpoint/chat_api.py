@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_pipeline.common.errors import BadRecordError, UserError
-from data_pipeline.generation.teacher import Answer, Tokens, TryAgainError
+from data_pipeline.endpoint.call import Answer, Tokens, TryAgainError
 
 _BROKE = {"insufficient_quota", "billing_hard_limit_reached"}
 _BUSY = {408, 409, 425, 429}

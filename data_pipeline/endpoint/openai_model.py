@@ -1,4 +1,4 @@
-"""A teacher behind an endpoint that speaks the OpenAI chat-completions API."""
+"""A model behind an endpoint that speaks the OpenAI chat-completions API."""
 
 import dataclasses
 import json
@@ -8,21 +8,21 @@ import resource
 from typing import Any
 
 from data_pipeline.common.errors import UserError
-from data_pipeline.generation.chat_api import error_of_status, read_completion, seconds_to_wait
-from data_pipeline.generation.teacher import Answer, Request, Tokens, TryAgainError
-from data_pipeline.generation.token_estimate import estimate_tokens
+from data_pipeline.endpoint.call import Answer, Call, Tokens, TryAgainError
+from data_pipeline.endpoint.chat_api import error_of_status, read_completion, seconds_to_wait
+from data_pipeline.endpoint.token_estimate import estimate_tokens
 
 _LAYOUT_TOKENS = 16
 """What a chat template adds to the two messages, at the most."""
 _OTHER_FILES = 64
 
 
-class OpenAITeacher:
+class OpenAIModel:
     """Asks `model` at `base_url` (else the variable OPENAI_BASE_URL, else OpenAI itself) with the
     key in the environment variable `key_variable`.
 
-    `temperature` is left to the endpoint where it is None; `send_seed` sends a seed of the run's
-    seed, the picture, the kind and the attempt. `limit_field` is how the endpoint calls the limit
+    `temperature` is left to the endpoint where it is None; `send_seed` sends a seed of the call's
+    seed and key. `limit_field` is how the endpoint calls the limit
     of `max_answer_tokens`. `connections` is how many calls are made at a time. The client and the
     key are needed by `answer` alone.
     """
@@ -53,43 +53,39 @@ class OpenAITeacher:
         self._connections = connections
         self._client: Any = None
 
-    def body(self, request: Request) -> dict[str, Any]:
-        """The request as the API takes it."""
+    def body(self, call: Call) -> dict[str, Any]:
+        """The call as the API takes it."""
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [
-                {"role": "system", "content": request.prompt.system},
-                {"role": "user", "content": request.prompt.user},
+                *([{"role": "system", "content": call.system}] if call.system else []),
+                {"role": "user", "content": call.user},
             ],
             self._limit_field: self._max_answer_tokens,
         }
         if self._temperature is not None:
             body["temperature"] = self._temperature
         if self._send_seed:
-            body["seed"] = random.Random(f"{request.seed}/{request.key}").randrange(2**31)
+            body["seed"] = random.Random(f"{call.seed}/{call.key}").randrange(2**31)
         return body
 
-    def estimate(self, request: Request) -> Tokens:
+    def estimate(self, call: Call) -> Tokens:
         """By `estimate_tokens`, and the limit of the answer."""
-        prompt = request.prompt
-        words = estimate_tokens(prompt.system) + estimate_tokens(prompt.user)
+        words = estimate_tokens(call.system) + estimate_tokens(call.user)
         return Tokens(words + _LAYOUT_TOKENS, self._max_answer_tokens)
 
-    def bound(self, request: Request) -> Tokens:
+    def bound(self, call: Call) -> Tokens:
         """A token is at least one byte."""
-        prompt = request.prompt
-        size = len(prompt.system.encode()) + len(prompt.user.encode())
+        size = len(call.system.encode()) + len(call.user.encode())
         return Tokens(size + _LAYOUT_TOKENS, self._max_answer_tokens)
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, call: Call) -> Answer:
         if self._client is None:
             self._client = self._connect()
         import openai
 
         try:
-            reply = await self._client.chat.completions.with_raw_response.create(
-                **self.body(request)
-            )
+            reply = await self._client.chat.completions.with_raw_response.create(**self.body(call))
         except openai.APIStatusError as error:
             wait = seconds_to_wait(error.response.headers.get("retry-after"))
             raise error_of_status(error.status_code, error.body or error.message, wait) from None
@@ -110,7 +106,7 @@ class OpenAITeacher:
             raise TryAgainError(f"the reply is not JSON ({kind})", may_be_billed=True) from None
         answer = read_completion(body)
         if answer.tokens == Tokens():
-            read = self.estimate(request).input
+            read = self.estimate(call).input
             tokens = Tokens(read, estimate_tokens(answer.text))
             answer = dataclasses.replace(answer, tokens=tokens)
         return answer
@@ -126,7 +122,7 @@ class OpenAITeacher:
             import openai
         except ImportError:
             raise UserError(
-                "the teacher 'openai' needs the openai package; "
+                "asking an endpoint needs the openai package; "
                 "install it with: pip install 'svit-jax[generate]'."
             ) from None
         key = os.environ.get(self._key_variable)

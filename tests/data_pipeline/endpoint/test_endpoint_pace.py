@@ -9,12 +9,12 @@ import pytest
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.journal import Journal
-from data_pipeline.generation.asking import Conduct
-from data_pipeline.generation.budget import Budget, Prices
-from data_pipeline.generation.chat_api import error_of_status, read_completion, seconds_to_wait
-from data_pipeline.generation.pace import BURST_SECONDS, LONGEST_WAIT, Pace, Rate, backoff
-from data_pipeline.generation.teacher import Tokens, TryAgainError
-from data_pipeline.generation.token_estimate import estimate_tokens
+from data_pipeline.endpoint.asking import Conduct
+from data_pipeline.endpoint.budget import Budget, Prices
+from data_pipeline.endpoint.call import Tokens, TryAgainError
+from data_pipeline.endpoint.chat_api import error_of_status, read_completion, seconds_to_wait
+from data_pipeline.endpoint.pace import BURST_SECONDS, LONGEST_WAIT, Pace, Rate, backoff
+from data_pipeline.endpoint.token_estimate import estimate_tokens
 
 
 class Clock:

@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 from data_pipeline.common.errors import UserError
-from data_pipeline.generation.teacher import Tokens
+from data_pipeline.endpoint.call import Tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +17,10 @@ class Prices:
 
     def cost(self, tokens: Tokens) -> float:
         return (tokens.input * self.input + tokens.output * self.output) / 1e6
+
+
+class BudgetError(UserError):
+    """The next call might take more than the budget has left."""
 
 
 class Budget:
@@ -77,15 +81,14 @@ class Budget:
     async def reserve(self, most: Tokens) -> None:
         """Sets aside the most that a call can take; waits while calls in flight hold too much.
 
-        Raises UserError where it can't fit any more.
+        Raises BudgetError where it can't fit any more.
         """
         while not self._fits(most):
             if self._reserved == Tokens():
-                raise UserError(
+                raise BudgetError(
                     f"the budget is used up: {self._amount(self.spent)} spent of "
                     f"{self._limits()}, and the next call may take {self._amount(most)}; raise the "
-                    "budget and run the same command again (answers are kept), or write files from "
-                    "what is answered with --assemble."
+                    "budget and run the same command again (answers are kept)."
                 )
             changed = self._changed
             await changed.wait()

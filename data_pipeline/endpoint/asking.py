@@ -1,19 +1,19 @@
-"""Asks a teacher, many requests at a time; tries again where that helps; journals each answer."""
+"""Asks a model, many calls at a time; tries again where that helps; journals each answer."""
 
 import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Generic
 
 from tqdm import tqdm
 
 from data_pipeline.common.errors import BadRecordError, UserError
 from data_pipeline.common.journal import Journal
-from data_pipeline.generation.budget import Budget
-from data_pipeline.generation.pace import Pace, backoff
-from data_pipeline.generation.teacher import Answer, Request, Teacher, Tokens, TryAgainError
+from data_pipeline.endpoint.budget import Budget
+from data_pipeline.endpoint.call import Answer, C, Model, Tokens, TryAgainError
+from data_pipeline.endpoint.pace import Pace, backoff
 
 FAILURES_IN_A_ROW = 10
 """So many requests without an answer, and none with one between them: it is not the requests."""
@@ -21,7 +21,7 @@ FAILURES_IN_A_ROW = 10
 
 @dataclasses.dataclass(frozen=True)
 class Conduct:
-    """How a teacher is asked: `concurrency` calls at a time, `tries` for each request, the wait
+    """How a model is asked: `concurrency` calls at a time, `tries` for each request, the wait
     before the second try in seconds (it doubles from there)."""
 
     concurrency: int = 1
@@ -58,13 +58,13 @@ def answer_from_row(row: dict[str, Any]) -> Answer:
 
 
 def ask_all(
-    requests: Iterator[Request],
-    teacher: Teacher,
+    requests: Iterator[C],
+    model: Model[C],
     journal: Journal,
     budget: Budget,
     conduct: Conduct,
     bar: tqdm,
-    inspect: Callable[[Request, Answer], None] | None = None,
+    inspect: Callable[[C, Answer], None] | None = None,
 ) -> None:
     """Asks every request and journals its answer under its key, in the order of their coming.
 
@@ -72,7 +72,7 @@ def ask_all(
     ends the asking (a wrong key, the budget, `inspect`), calls in flight are waited for and kept. A
     KeyboardInterrupt does not wait. `inspect` sees each answer; `bar` is moved on for each.
     """
-    asking = _Asking(requests, teacher, journal, budget, conduct, bar, inspect)
+    asking = _Asking(requests, model, journal, budget, conduct, bar, inspect)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -82,19 +82,19 @@ def ask_all(
             thread.submit(asyncio.run, asking.run()).result()
 
 
-class _Asking:
+class _Asking(Generic[C]):
     def __init__(
         self,
-        requests: Iterator[Request],
-        teacher: Teacher,
+        requests: Iterator[C],
+        model: Model[C],
         journal: Journal,
         budget: Budget,
         conduct: Conduct,
         bar: tqdm,
-        inspect: Callable[[Request, Answer], None] | None,
+        inspect: Callable[[C, Answer], None] | None,
     ):
         self._requests = requests
-        self._teacher = teacher
+        self._model = model
         self._journal = journal
         self._budget = budget
         self._conduct = conduct
@@ -103,7 +103,7 @@ class _Asking:
         self._pace = Pace(conduct.requests_per_minute, conduct.tokens_per_minute)
         self._stopped = asyncio.Event()
         self._error: UserError | None = None
-        self._failures: list[tuple[Request, Answer]] = []
+        self._failures: list[tuple[C, Answer]] = []
         self._in_flight = 0
         self._answers = 0
         self._retries = 0
@@ -115,7 +115,7 @@ class _Asking:
                 for _ in range(self._conduct.concurrency):
                     group.create_task(self._work())
         finally:
-            await self._teacher.close()
+            await self._model.close()
         if self._error is not None:
             raise self._error
         self._keep_failures()
@@ -124,7 +124,7 @@ class _Asking:
         try:
             for request in self._requests:
                 await self._ask(request)
-                # A teacher that never waits would not let Ctrl-C through.
+                # A model that never waits would not let Ctrl-C through.
                 await asyncio.sleep(0)
                 if self._stopped.is_set():
                     return
@@ -132,8 +132,8 @@ class _Asking:
             self._error = self._error or error
             self._stopped.set()
 
-    async def _ask(self, request: Request) -> None:
-        likely, most = self._teacher.estimate(request), self._teacher.bound(request)
+    async def _ask(self, request: C) -> None:
+        likely, most = self._model.estimate(request), self._model.bound(request)
         waits = failures = 0
         answers = self._answers
         while failures < self._conduct.tries:
@@ -165,7 +165,7 @@ class _Asking:
         tries = self._conduct.tries
         self._failed(request, f"no_answer: {tries} tries failed, the last: {self._trouble}")
 
-    async def _call(self, request: Request, most: Tokens) -> Answer:
+    async def _call(self, request: C, most: Tokens) -> Answer:
         costs = most.total > 0  # a free call needs no account of its fate
         if costs:
             self._journal.begin(request.key, dataclasses.astuple(most))
@@ -173,7 +173,7 @@ class _Asking:
         self._show()
         used = Tokens()
         try:
-            answer = await self._teacher.answer(request)
+            answer = await self._model.answer(request)
             used = answer.tokens
             self._journal.add(request.key, answer_to_row(answer))
             return answer
@@ -190,7 +190,7 @@ class _Asking:
             self._in_flight -= 1
             self._budget.settle(most, used)
 
-    def _answered(self, request: Request, answer: Answer) -> None:
+    def _answered(self, request: C, answer: Answer) -> None:
         self._answers += 1
         self._keep_failures()
         self._bar.update()
@@ -198,7 +198,7 @@ class _Asking:
         if self._inspect is not None:
             self._inspect(request, answer)
 
-    def _failed(self, request: Request, reason: str) -> None:
+    def _failed(self, request: C, reason: str) -> None:
         self._failures.append((request, Answer("", fault=reason)))
         if len(self._failures) == FAILURES_IN_A_ROW:
             raise UserError(
