@@ -85,6 +85,7 @@ def _run(options: argparse.Namespace) -> None:
     try:
         from svit_jax.serving.run import serve
         from svit_jax.serving.settings import Limits, ServerSettings, make_access
+        from svit_jax.serving.telemetry import log_to_stderr
     except ModuleNotFoundError as error:
         raise UserError(f"svit serve needs {error.name}: pip install 'svit-jax[serve]'.") from None
 
@@ -92,6 +93,7 @@ def _run(options: argparse.Namespace) -> None:
     access = make_access(
         options.host, options.api_keys_file, options.allow_host, options.allow_url_host
     )
+    log_to_stderr()
     assistant = load(
         options.checkpoint,
         dtype=options.dtype,

@@ -55,23 +55,23 @@ class ChatCompletions:
     ):
         self._assistant, self._engine = assistant, engine
         self._settings, self._admission = settings, admission
-        self._fetcher = PictureFetcher(settings.access.url_hosts, settings.limits.body_bytes)
+        self._fetcher = PictureFetcher(settings.access.url_hosts)
         self._pool = ThreadPoolExecutor(settings.decoders, "preparing")
         self._open: set[Answer] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._admission.place():
-            body = await read_json_body(scope, receive, self._settings.limits)
-            await while_there(self._answer(body, scope, receive, send), receive)
+            limits = self._settings.limits
+            asked = await self._in_pool(read_request, await read_json_body(scope, receive, limits))
+            await while_there(self._answer(asked, scope, receive, send), receive)
 
     def cancel_all(self) -> None:
         """Ends all answers where they are; their readers are told."""
         for answer in self._open:
             answer.cancel()
 
-    async def _answer(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, asked: ChatRequest, scope: Scope, receive: Receive, send: Send) -> None:
         record: Record = scope["state"]["record"]
-        asked = await self._in_pool(read_request, body)
         if asked.model != self._settings.model:
             raise ApiError(
                 404,
@@ -87,6 +87,8 @@ class ChatCompletions:
         }
         if self._settings.log_contents:
             record.contents["messages"] = _shown(asked)
+        # The files of the pictures are large, and an answer takes its time.
+        asked.messages.clear()
         question = Question(
             prompt,
             self._limit(asked, len(prompt.tokens)),
@@ -129,11 +131,11 @@ class ChatCompletions:
                 "context_length_exceeded",
                 "messages",
             )
-        fetched = {
-            picture.url: await self._fetcher.fetch(picture)
-            for picture in conversation.pictures
-            if picture.url[:5].lower() != "data:"
-        }
+        fetched: dict[str, bytes] = {}
+        for picture in conversation.pictures:
+            if picture.url[:5].lower() != "data:" and picture.url not in fetched:
+                room = limits.body_bytes - sum(map(len, fetched.values()))
+                fetched[picture.url] = await self._fetcher.fetch(picture, room)
         return await self._in_pool(self._make_prompt, conversation, fetched)
 
     def _make_prompt(self, conversation: Conversation, fetched: dict[str, bytes]) -> Prompt:

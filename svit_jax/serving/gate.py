@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import logging
 import re
 import uuid
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Match, Route, Router
+from starlette.types import Message, Receive, Scope, Send
 
 from svit_jax.serving.errors import ApiError, GoneError, overloaded, shutting_down
 from svit_jax.serving.settings import ServerSettings
@@ -19,6 +21,9 @@ from svit_jax.serving.telemetry import LOGGER, Metrics, Record
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _GUARDED = ("/v1/", "/metrics")
+_PROBES = ("/health", "/ready", "/metrics")
+_GONE = 499
+"""nginx's status for a client that left before it was answered."""
 
 
 class Admission:
@@ -47,8 +52,8 @@ class Admission:
 class Gate:
     """The ASGI application that the server runs, around the one with the routes."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics):
-        self._app, self._settings, self._metrics = app, settings, metrics
+    def __init__(self, router: Router, settings: ServerSettings, metrics: Metrics):
+        self._router, self._settings, self._metrics = router, settings, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,7 +71,7 @@ class Gate:
         reply = self._sender(record, send)
         try:
             self._let_in(headers, record)
-            await self._app(scope, receive, reply)
+            await self._router(scope, receive, reply)
         except ApiError as error:
             record.error = error.code or "error"
             await self._refuse(error, scope, receive, reply, record)
@@ -81,6 +86,7 @@ class Gate:
             await self._refuse(refusal, scope, receive, reply, record)
         except GoneError as error:
             record.error = str(error)
+            record.status = record.status or _GONE
         except Exception:
             record.error = "internal_error"
             LOGGER.exception({"request": record.id, "message": "a request failed"})
@@ -88,13 +94,21 @@ class Gate:
             refusal = ApiError(500, text, record.error)
             await self._refuse(refusal, scope, receive, reply, record)
         finally:
-            route = scope.get("path") if record.error != "not_found" else "other"
-            self._metrics.ended(record, str(route))
-            LOGGER.info(record.line())
+            self._metrics.ended(record, self._route(scope))
+            routine = record.path in _PROBES and record.error is None
+            LOGGER.log(logging.DEBUG if routine else logging.INFO, record.line())
+
+    def _route(self, scope: Scope) -> str:
+        """The path of the route, so that no client makes up names of figures."""
+        routes = (route for route in self._router.routes if isinstance(route, Route))
+        fits = (route.path for route in routes if route.matches(scope)[0] != Match.NONE)
+        return next(fits, "other")
 
     def _let_in(self, headers: Headers, record: Record) -> None:
         access = self._settings.access
-        host = urlsplit(f"//{headers.get('host', '')}").hostname
+        host = None
+        with contextlib.suppress(ValueError):
+            host = urlsplit(f"//{headers.get('host', '')}").hostname
         if access.hosts and host not in access.hosts:
             raise ApiError(
                 403, "This server does not answer to the name it was called by.", "wrong_host"

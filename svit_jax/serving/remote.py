@@ -20,20 +20,21 @@ from svit_jax.serving.errors import ApiError
 SECONDS = 10.0
 REDIRECTS = 3
 _PORTS = {"http": 80, "https": 443}
-# Addresses of IPv6 that lead to one of IPv4, which may be a private one: NAT64, 6to4 and Teredo.
-_TUNNELS = [ipaddress.ip_network(n) for n in ("64:ff9b::/96", "2002::/16", "2001::/32")]
+_UNICAST = ipaddress.ip_network("2000::/3")
+# Of these, what leads to an address of IPv4, which may be a private one: 6to4 and Teredo.
+_TUNNELS = [ipaddress.ip_network(network) for network in ("2002::/16", "2001::/32")]
 
 
 class PictureFetcher:
-    """Fetches pictures of `hosts` (HOST or HOST:PORT, in lower case) over HTTP or HTTPS, of at
-    most `size` bytes, within SECONDS and REDIRECTS."""
+    """Fetches pictures of `hosts` (HOST or HOST:PORT, in lower case) over HTTP or HTTPS, within
+    SECONDS and REDIRECTS."""
 
-    def __init__(self, hosts: Collection[str], size: int):
-        self._hosts, self._size = frozenset(hosts), size
+    def __init__(self, hosts: Collection[str]):
+        self._hosts = frozenset(hosts)
 
-    async def fetch(self, picture: Picture) -> bytes:
-        """The file at a picture's address. Raises ApiError, which never says what was found inside
-        the network."""
+    async def fetch(self, picture: Picture, size: int) -> bytes:
+        """The file at a picture's address, of at most `size` bytes. Raises ApiError, which never
+        says what was found inside the network."""
         try:
             async with (
                 asyncio.timeout(SECONDS),
@@ -41,7 +42,7 @@ class PictureFetcher:
             ):
                 url = picture.url
                 for _ in range(REDIRECTS + 1):
-                    found = await self._get(pool, url)
+                    found = await self._get(pool, url, size)
                     if isinstance(found, bytes):
                         return found
                     url = found
@@ -54,7 +55,7 @@ class PictureFetcher:
             reason = "can't be fetched"
         raise ApiError(400, f"{picture.param} {reason}.", "invalid_image_url", picture.param)
 
-    async def _get(self, pool: httpcore.AsyncConnectionPool, url: str) -> bytes | str:
+    async def _get(self, pool: httpcore.AsyncConnectionPool, url: str, size: int) -> bytes | str:
         """The body of an answer, or where it sends us."""
         target = self._allowed(url)
         headers: list[tuple[bytes | str, bytes | str]] = [
@@ -71,8 +72,8 @@ class PictureFetcher:
             data = b""
             async for piece in response.aiter_stream():
                 data += piece
-                if len(data) > self._size:
-                    raise _RefusedError(f"is larger than {self._size} bytes")
+                if len(data) > size:
+                    raise _RefusedError(f"is larger than the {size} bytes that are left for it")
             return data
 
     def _allowed(self, url: str) -> httpcore.URL:
@@ -131,6 +132,6 @@ def is_public(address: str) -> bool:
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped:
             return is_public(str(found.ipv4_mapped))
-        if any(found in network for network in _TUNNELS):
+        if found not in _UNICAST or any(found in network for network in _TUNNELS):
             return False
     return found.is_global and not found.is_multicast

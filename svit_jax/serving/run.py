@@ -12,7 +12,7 @@ from svit_jax.api import Assistant
 from svit_jax.inference.continuous import ContinuousEngine
 from svit_jax.serving.app import Service, make_service
 from svit_jax.serving.settings import KEYS_VARIABLE, ServerSettings, is_loopback
-from svit_jax.serving.telemetry import LOGGER, log_to_stderr
+from svit_jax.serving.telemetry import LOGGER
 
 _CONNECTIONS = 1024
 _SEND_BUFFER = 128 * 2**10
@@ -26,7 +26,6 @@ def serve(
     """Serves until SIGTERM or SIGINT, then answers what it has taken, within the limit of
     `drain_seconds`; a second signal ends it at once. Raises UserError where it can't listen."""
     listening = listen(settings)
-    log_to_stderr()
     if not settings.access.keys and not is_loopback(settings.host):
         LOGGER.warning(f"anyone who reaches {settings.host} may ask: set {KEYS_VARIABLE}")
     service = make_service(assistant, engine, settings, max_waiting)
@@ -81,22 +80,22 @@ class DrainingServer(uvicorn.Server):
                 timeout_graceful_shutdown=_LAST_WORDS_SECONDS,
             )
         )
-        self._service, self._settings = service, settings
+        self.service, self._settings = service, settings
         self._deadline = float("inf")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._service.admission.draining:
+        if self.service.admission.draining:
             super().handle_exit(sig, frame)
         else:
             self.drain()
 
     def drain(self) -> None:
         self._deadline = time.monotonic() + self._settings.limits.drain_seconds
-        self._service.admission.draining = True
+        self.service.admission.draining = True
 
     async def on_tick(self, counter: int) -> bool:
         late = time.monotonic() >= self._deadline
-        if self._service.admission.draining and (late or not self._service.admission.inside):
-            self._service.chat.cancel_all()
+        if self.service.admission.draining and (late or not self.service.admission.inside):
+            self.service.chat.cancel_all()
             self.should_exit = True
         return await super().on_tick(counter)

@@ -68,13 +68,12 @@ class JsonLines(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Lines of JSON on standard error, of the server and of uvicorn's own words."""
+    """Lines of JSON on standard error: the server's, uvicorn's and the warnings of all others."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
+    logging.getLogger().handlers = [handler]
     for name in (LOGGER.name, "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 class Metrics:
@@ -108,9 +107,9 @@ class Metrics:
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, buckets=_SECONDS, registry=self.registry)
 
-    def ended(self, record: Record, path: str) -> None:
-        """Counts a request; `path` is its route's, so that no client makes up names."""
-        self._requests.labels(path, str(record.status), record.error or "").inc()
+    def ended(self, record: Record, route: str) -> None:
+        """Counts a request."""
+        self._requests.labels(route, str(record.status), record.error or "").inc()
         if "prompt_tokens" in record.answer:
             self._seconds.observe(record.seconds)
             self._tokens.labels("prompt").inc(record.answer["prompt_tokens"])

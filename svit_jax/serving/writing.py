@@ -1,5 +1,6 @@
 """An answer written as the API's replies: in one piece, or as server-sent events."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -91,6 +92,8 @@ class Writer:
 
     async def _send(self, send: Send, data: bytes) -> None:
         await send({"type": "http.response.body", "body": data, "more_body": True})
+        # Where there is always room to send and something to be sent, nobody else had a turn.
+        await asyncio.sleep(0)
 
     def _saw(self, text: str) -> None:
         if text and not self.text:

@@ -75,9 +75,11 @@ class Served:
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str):
         """Status, headers in lower case and body of one request."""
-        fields = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        fields = [
+            (name.replace("_", "-"), value.encode("latin-1")) for name, value in headers.items()
+        ]
         if body is not None and "content_type" not in headers:
-            fields.append(("Content-Type", "application/json"))
+            fields.append(("Content-Type", b"application/json"))
         reply = httpcore.request(
             method, self.url + path, headers=fields, content=body, extensions={"timeout": TIMEOUT}
         )
