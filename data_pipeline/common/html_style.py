@@ -26,7 +26,7 @@ h2 {
   padding-top: 1.25rem; border-top: 1px solid var(--rule);
 }
 h3 { font-size: 1rem; font-weight: 650; margin: 1.5rem 0 .25rem; }
-p { max-width: 44rem; margin: .5rem 0 1rem; }
+p { max-width: 44rem; margin: .5rem 0 1rem; overflow-wrap: anywhere; }
 a { color: var(--link); }
 code { font: .9em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 .soft, figcaption, caption { color: var(--soft); }

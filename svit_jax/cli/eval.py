@@ -12,6 +12,9 @@ _BENCHMARKS = (
     "vqav2, gqa, mme, pope, referring, scienceqa, seedbench, mmbench, mmbench_cn, textvqa, vizwiz, "
     "mmmu, mmvet, llava_bench"
 )
+_LONG_ANSWERS = ("mmvet", "llava_bench")
+_ROOM = 1024
+"""How many tokens LLaVA-1.5's answers to those may have."""
 
 
 def eval_jobs(jobs: Any) -> None:
@@ -69,7 +72,7 @@ def _eval(jobs: Any) -> None:
             options.data,
             runs,
             strict=scores(runs, strict=True) if options.strict else {},
-            compared=compare_with(options.against, runs) if options.against else (),
+            compared=compare_with(options.against, runs, judged) if options.against else (),
             notes=_notes(options),
             judged=judged,
         )
@@ -181,6 +184,12 @@ def _notes(options: argparse.Namespace) -> list[str]:
     notes = []
     if options.limit:
         notes.append(f"At most {options.limit} questions of each benchmark were asked (--limit).")
+    long = [name for name in options.benchmark if name in _LONG_ANSWERS]
+    if long and options.max_new_tokens < _ROOM:
+        notes.append(
+            f"Answers to {' and '.join(long)} had room for {options.max_new_tokens} tokens, "
+            f"LLaVA-1.5's for {_ROOM:,} (--max-new-tokens)."
+        )
     if options.blank:
         notes.append("Every picture was replaced by a blank one (--blank).")
     return notes

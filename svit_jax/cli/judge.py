@@ -28,6 +28,11 @@ def judge_job(jobs: Any) -> None:
     job.add_argument(
         "--predictions", help="a file of answers in place of those that svit eval left in --out"
     )
+    job.add_argument(
+        "--answered",
+        action="store_true",
+        help="grade the questions that have an answer (after svit eval --limit)",
+    )
     job.add_argument("--runs", type=int, default=1, help="grade so often, and take means (1)")
     job.add_argument(
         "--dry-run", action="store_true", help="count calls, tokens and the price; call nobody"
@@ -52,20 +57,23 @@ def _run(options: argparse.Namespace) -> None:
     assert isinstance(benchmark, Judged)
     folder = benchmark_folder(options.benchmark, options.data)
     questions = benchmark.read(folder, None)
-    answers = options.predictions or Path(options.out) / f"{options.benchmark}.answers.jsonl"
+    file = options.predictions or Path(options.out) / f"{options.benchmark}.answers.jsonl"
+    answers = read_answers(file, questions)
+    if options.answered:
+        questions = [question for question in questions if question.question_id in answers]
     grading = Grading(
         benchmark,
         questions,
-        read_answers(answers, questions),
+        answers,
         folder,
         options.model,
         lambda temperature, tokens: openai_model(options, temperature, tokens),
         options.runs,
     )
     if options.dry_run:
-        ahead, price = forecast_grading(grading), prices(options)
-        words = f"{ahead.calls} calls: about {ahead.input_tokens} input tokens, at most "
-        words += f"{ahead.output_tokens_at_most} output tokens"
+        ahead, price = forecast_grading(grading, options.out), prices(options)
+        words = f"{ahead.calls} calls ({ahead.graded} are graded): about {ahead.input_tokens} "
+        words += f"input tokens, at most {ahead.output_tokens_at_most} output tokens"
         if price is not None:
             words += f", a cost of at most {ahead.cost(price):.2f}"
         show(options, ahead, words)

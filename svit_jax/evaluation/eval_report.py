@@ -45,7 +45,7 @@ def write_eval_report(folder: PathLike, report: EvalReport, stem: str = "report"
     found: Scores = scores(report.runs) | {
         name: verdict.figures for name, verdict in report.judged.items()
     }
-    intervals = figure_intervals(report.runs)
+    intervals = figure_intervals(report.runs) | _judged_intervals(report)
     root = Path(folder)
     write_json(root / f"{stem}.json", _as_json(report, found, intervals))
     write_text(root / f"{stem}.md", _as_markdown(report, found, intervals))
@@ -62,6 +62,16 @@ def figure_intervals(runs: Mapping[str, BenchmarkRun]) -> dict[str, dict[str, In
         for name, run in runs.items()
         if all(question.truth is not None for question in run.questions)
     }
+
+
+def _judged_intervals(report: EvalReport) -> dict[str, dict[str, Interval]]:
+    found: dict[str, dict[str, Interval]] = {}
+    for name, verdict in report.judged.items():
+        run = report.runs[name]
+        assert isinstance(run.benchmark, Judged)
+        tallies = run.benchmark.graded_tallies(run.questions, verdict.grades)
+        found[name] = {figure: bootstrap(t, f"{name}/{figure}") for figure, t in tallies.items()}
+    return found
 
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -136,7 +146,9 @@ def _head(report: EvalReport) -> list[str]:
         first,
         "Published models have 13 billion parameters. Their VQAv2, VizWiz and MMMU-test figures "
         "are of test splits that only the servers score; this run's figures of those benchmarks "
-        "are of the val splits. SEED is all of SEED-Bench-1, SEED-image its pictures alone.",
+        "are of the val splits. SEED is all of SEED-Bench-1, SEED-image its pictures alone. Their "
+        "LLaVA-W and MM-Vet were graded by GPT-4 as it was in 2023; what a judge of today says of "
+        "this run stands in rows of its own.",
         "Intervals are of a bootstrap over pictures (1,000 draws by a fixed seed).",
         *report.notes,
     ]

@@ -24,6 +24,9 @@ class Told(NamedTuple):
     user: str
 
 
+WITHHELD = ("content_filter", "refusal")
+"""Faults of replies that came, without a grade. After any other fault no reply came."""
+
 Grade = tuple[float, ...]
 Ask = Callable[[Question, str, int], Told]
 """What the judge is asked about an answer; from 1 on, again, after a reply that can't be read."""
@@ -76,6 +79,12 @@ class Judged(Protocol):
         """The official figures of the grades by question id, of one run of the judge or several."""
         ...
 
+    def graded_tallies(
+        self, questions: Sequence[Question], grades: Mapping[str, Grade]
+    ) -> dict[str, Tally]:
+        """The headline figure of the grades as sums over pictures, which tell how sure it is."""
+        ...
+
     def reviews(
         self, questions: Sequence[Question], runs: Sequence[Mapping[str, Review]], judge: str
     ) -> dict[str, str]:
@@ -107,14 +116,15 @@ class NeedsJudge:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Figures, by whom they are, and how many replies could not be read. `answers` is a hash of
-    what was graded."""
+    """Figures, by whom they are, and how many replies could not be read. `grades` are by question
+    id, means over the runs; `answers` is a hash of what was graded."""
 
     judge: str
     runs: int
     figures: Mapping[str, float]
     unreadable: int
     answers: str
+    grades: Mapping[str, Grade]
 
     @property
     def note(self) -> str:
@@ -150,9 +160,11 @@ class _Request:
 
 @dataclasses.dataclass(frozen=True)
 class JudgeForecast:
-    """Calls that are still to be made (one an answer, if every reply can be read)."""
+    """Calls that are still to be made (one an answer, if every reply can be read), and how many
+    answers have a reply that can be."""
 
     calls: int
+    graded: int
     input_tokens: int
     output_tokens_at_most: int
 
@@ -160,15 +172,20 @@ class JudgeForecast:
         return prices.cost(Tokens(self.input_tokens, self.output_tokens_at_most))
 
 
-def forecast_grading(grading: Grading) -> JudgeForecast:
-    """Counts what `grade_answers` would ask first; nothing is called or written."""
-    benchmark, runs = grading.benchmark, grading.runs
-    model = grading.model(benchmark.temperatures[0], benchmark.reply_tokens)
-    ask, answers = benchmark.ask(grading.folder), _complete(grading)
+def forecast_grading(grading: Grading, out: PathLike) -> JudgeForecast:
+    """Counts what `grade_answers` would ask next; nobody is called."""
+    benchmark = grading.benchmark
+    ask = benchmark.ask(grading.folder)
     ahead = Tokens()
-    for question in grading.questions:
-        ahead += model.estimate(_Request("", *ask(question, answers[question.question_id], 0)))
-    return JudgeForecast(runs * len(answers), runs * ahead.input, runs * ahead.output)
+    calls = 0
+    with _open_journal(grading, ask, out, Budget()) as journal:
+        for attempt, temperature in enumerate(benchmark.temperatures):
+            model = grading.model(temperature, benchmark.reply_tokens)
+            for request in _open_requests(grading, ask, journal, attempt):
+                ahead += model.estimate(request)
+                calls += 1
+    graded = grading.runs * len(grading.questions) - calls
+    return JudgeForecast(calls, graded, ahead.input, ahead.output)
 
 
 def grade_answers(
@@ -178,14 +195,13 @@ def grade_answers(
     the official files of reviews, `<name>.reviews/...`, into `out`.
 
     Replies are journalled: a run that was killed goes on. Raises UserError where the journal is of
-    other answers, prompts or another judge, an answer is missing, or the budget is used up.
+    other answers, prompts or another judge, an answer is missing or got no reply, or the budget is
+    used up.
     """
     benchmark, questions = grading.benchmark, grading.questions
-    ask, answers = benchmark.ask(grading.folder), _complete(grading)
-    told = [ask(q, answers[q.question_id], 0) for q in questions]
+    ask = benchmark.ask(grading.folder)
     root, name = Path(out), benchmark.name
-    identity = content_hash([name, grading.judge, told])
-    with Journal(root / f"{name}.judge.jsonl", identity, budget.watch) as journal:
+    with _open_journal(grading, ask, out, budget) as journal:
         for attempt, temperature in enumerate(benchmark.temperatures):
             model = grading.model(temperature, benchmark.reply_tokens)
             requests = list(_open_requests(grading, ask, journal, attempt))
@@ -203,6 +219,7 @@ def grade_answers(
         figures,
         unreadable,
         hash_of_answers(grading.answers, questions),
+        {q.question_id: _mean([run[q.question_id].grade for run in runs]) for q in questions},
     )
     for file, text in benchmark.reviews(questions, runs, grading.judge).items():
         write_text(root / f"{name}.reviews" / file, text)
@@ -212,15 +229,19 @@ def grade_answers(
     return verdict
 
 
-def _complete(grading: Grading) -> Mapping[str, str]:
-    """The answers. Raises UserError where one is missing."""
+def _open_journal(grading: Grading, ask: Ask, out: PathLike, budget: Budget) -> Journal:
+    """The replies so far. Raises UserError where an answer is missing."""
+    name, answers = grading.benchmark.name, grading.answers
     missing = [q.question_id for q in grading.questions if q.question_id not in grading.answers]
     if missing:
         raise UserError(
-            f"{grading.benchmark.name}: {len(missing)} of {len(grading.questions)} questions have "
-            f"no answer (the first is {missing[0]}); finish the run of svit eval first."
+            f"{name}: {len(missing)} of {len(grading.questions)} questions have no answer (the "
+            f"first is {missing[0]}); finish the run of svit eval first, or grade those that it "
+            "answered with --answered."
         )
-    return grading.answers
+    told = [ask(q, answers[q.question_id], 0) for q in grading.questions]
+    identity = content_hash([name, grading.judge, told])
+    return Journal(Path(out) / f"{name}.judge.jsonl", identity, budget.watch)
 
 
 def read_verdict(
@@ -231,14 +252,23 @@ def read_verdict(
     if not path.exists():
         return None
     try:
-        verdict = Verdict(**json.loads(path.read_text()))
-    except (ValueError, TypeError):
-        raise UserError(f"{path} is not what `svit judge` writes; remove it.") from None
+        row = json.loads(path.read_text())
+        grades = {key: tuple(grade) for key, grade in row.pop("grades").items()}
+        verdict = Verdict(**row, grades=grades)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(
+            f"{path} is not what this version of `svit judge` writes; run that again, which asks "
+            "nothing twice."
+        ) from None
     return verdict if verdict.answers == hash_of_answers(answers, questions) else None
 
 
+def _mean(grades: Sequence[Grade]) -> Grade:
+    return tuple(sum(side) / len(grades) for side in zip(*grades, strict=True))
+
+
 def hash_of_answers(answers: Mapping[str, str], questions: Sequence[Question]) -> str:
-    return content_hash([[q.question_id, answers.get(q.question_id)] for q in questions])
+    return content_hash(sorted([q.question_id, answers.get(q.question_id)] for q in questions))
 
 
 def _key(run: int, question: Question, attempt: int) -> str:
@@ -248,41 +278,54 @@ def _key(run: int, question: Question, attempt: int) -> str:
 def _open_requests(
     grading: Grading, ask: Ask, journal: Journal, attempt: int
 ) -> Iterator[_Request]:
-    """Those of this attempt that were not asked yet, of which no reply before could be read."""
+    """Those of this attempt without a reply, where the one before had a reply without a grade."""
     for run in range(grading.runs):
         for question in grading.questions:
             key = _key(run, question, attempt)
-            if key not in journal and _review(grading, journal, run, question, attempt) is None:
-                told = ask(question, grading.answers[question.question_id], attempt)
-                yield _Request(key, *told, run)
+            if _reply(journal, key) is not None:
+                continue
+            if attempt:
+                before = _reply(journal, _key(run, question, attempt - 1))
+                if before is None or grading.benchmark.grade(before) is not None:
+                    continue
+            told = ask(question, grading.answers[question.question_id], attempt)
+            yield _Request(key, *told, run)
 
 
-def _review(
-    grading: Grading, journal: Journal, run: int, question: Question, attempts: int
-) -> Review | None:
-    """The first reply to be read, of so many attempts."""
-    for attempt in range(attempts):
-        key = _key(run, question, attempt)
-        if key in journal:
-            reply = answer_from_row(journal[key])
-            grade = None if reply.fault else grading.benchmark.grade(reply.text)
-            if grade is not None:
-                return Review(reply.text, grade)
-    return None
+def _reply(journal: Journal, key: str) -> str | None:
+    """What the judge said; None where it was not asked, or the call failed: that is no grade, and
+    the next start makes it again."""
+    if key not in journal:
+        return None
+    reply = answer_from_row(journal[key])
+    failed = reply.fault is not None and not reply.fault.startswith(WITHHELD)
+    return None if failed else reply.text
 
 
 def _reviews(grading: Grading, journal: Journal) -> tuple[list[dict[str, Review]], int]:
-    attempts = len(grading.benchmark.temperatures)
+    """Each run's reviews, and how many hold no grade. Raises UserError where a call failed."""
+    benchmark = grading.benchmark
     runs: list[dict[str, Review]] = []
+    failed: list[str] = []
     unreadable = 0
     for run in range(grading.runs):
         found: dict[str, Review] = {}
         for question in grading.questions:
-            review = _review(grading, journal, run, question, attempts)
-            if review is None:
-                unreadable += 1
-                last: Any = journal[_key(run, question, attempts - 1)]
-                review = Review(last["response"], grading.benchmark.unreadable)
-            found[question.question_id] = review
+            for attempt in range(len(benchmark.temperatures)):
+                key = _key(run, question, attempt)
+                reply = _reply(journal, key)
+                grade = None if reply is None else benchmark.grade(reply)
+                if reply is None or grade is not None:
+                    break
+            if reply is None:
+                failed.append(f"{question.question_id}: {journal[key]['fault']}")
+                continue
+            unreadable += grade is None
+            found[question.question_id] = Review(reply, grade or benchmark.unreadable)
         runs.append(found)
+    if failed:
+        raise UserError(
+            f"{benchmark.name}: the judge gave no reply about {len(failed)} answers (the first is "
+            f"to question {failed[0]}); run the same command again, which asks for these alone."
+        )
     return runs, unreadable

@@ -7,7 +7,14 @@ from typing import Any
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, read_json, read_jsonl
-from svit_jax.evaluation.benchmark import Question, find_file, find_picture, require_fields
+from svit_jax.evaluation.benchmark import (
+    Question,
+    cluster_of,
+    find_file,
+    find_picture,
+    require_fields,
+)
+from svit_jax.evaluation.intervals import Tally, make_tally, ratio
 from svit_jax.evaluation.judged import Ask, Grade, NeedsJudge, Review, Told
 
 _SYSTEM = "You are a helpful and precise assistant for checking the quality of the answer."
@@ -112,6 +119,16 @@ class LLaVABench(NeedsJudge):
             if name == "all":
                 found |= {"gpt4": round(reference * 10, 1), "model": round(ours * 10, 1)}
         return found
+
+    def graded_tallies(
+        self, questions: Sequence[Question], grades: Mapping[str, Grade]
+    ) -> dict[str, Tally]:
+        tally = make_tally(
+            [cluster_of(question) for question in questions],
+            [grades[question.question_id] for question in questions],
+            lambda s: 100 * ratio(s[..., 1], s[..., 0]),
+        )
+        return {"all": tally}
 
     def reviews(
         self, questions: Sequence[Question], runs: Sequence[Mapping[str, Review]], judge: str

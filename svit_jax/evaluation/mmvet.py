@@ -11,7 +11,14 @@ import numpy as np
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, read_json
-from svit_jax.evaluation.benchmark import Question, find_file, find_picture, require_fields
+from svit_jax.evaluation.benchmark import (
+    Question,
+    cluster_of,
+    find_file,
+    find_picture,
+    require_fields,
+)
+from svit_jax.evaluation.intervals import Tally, mean_tally
 from svit_jax.evaluation.judged import Ask, Grade, NeedsJudge, Review, Told
 
 _EVALUATORS = ("mm-vet_evaluator.py", "mm-vet_evaluator.ipynb")
@@ -83,6 +90,12 @@ class MMVet(NeedsJudge):
         }
         found = {name: float(np.mean(values)) for name, values in by_run.items()}
         return found | ({"total_std": float(np.std(by_run["total"]))} if len(runs) > 1 else {})
+
+    def graded_tallies(
+        self, questions: Sequence[Question], grades: Mapping[str, Grade]
+    ) -> dict[str, Tally]:
+        credits = [grades[question.question_id][0] for question in questions]
+        return {"total": mean_tally(credits, [cluster_of(question) for question in questions])}
 
     def reviews(
         self, questions: Sequence[Question], runs: Sequence[Mapping[str, Review]], judge: str

@@ -20,16 +20,19 @@ PLACES: Mapping[str, tuple[str, str] | None] = {
     "SEED-image": ("seedbench", "image"),
     "MMMU-test": None,
     "MMMU-val": ("mmmu", "accuracy"),
-    "LLaVA-W": ("llava_bench", "all"),
-    "MM-Vet": ("mmvet", "total"),
+    "LLaVA-W": None,
+    "LLaVA-W, own judge": ("llava_bench", "all"),
+    "MM-Vet": None,
+    "MM-Vet, own judge": ("mmvet", "total"),
 }
 """Column of the table -> the benchmark and figure here. Published are VQAv2's test-dev, GQA's
 testdev-balanced, VizWiz's test, ScienceQA's test questions with a picture, TextVQA's val, POPE's
-mean F1, MMBench's and MMBench-CN's dev, all of SEED-Bench-1, MMMU's test. LLaVA-W (LLaVA-Bench in
-the wild) and MM-Vet were graded by GPT-4 as it was then; another judge gives other figures.
+mean F1, MMBench's and MMBench-CN's dev, all of SEED-Bench-1, MMMU's test.
 
 None: the answers are not public, and only the server can say; what is scored here is the val split,
-which is another figure with a column of its own, as SEED's pictures are."""
+which is another figure with a column of its own, as SEED's pictures are. So with LLaVA-W
+(LLaVA-Bench in the wild) and MM-Vet: they were graded by GPT-4 as it was then, and another judge
+gives other figures."""
 
 COLUMNS = tuple(PLACES)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
 from svit_jax.evaluation.answers import read_answers
+from svit_jax.evaluation.judged import Judged
 from svit_jax.evaluation.registry import find_benchmark
 from svit_jax.evaluation.unanswered import settle
 
@@ -30,6 +31,8 @@ def score_file(name: str, data: PathLike, predictions: PathLike, strict: bool) -
     figures alone. Raises UserError for malformed files, and without `strict` for such a one.
     """
     benchmark = find_benchmark(name)
+    if isinstance(benchmark, Judged):
+        raise UserError(f"{name}: a judge grades these answers; use svit judge, not svit score.")
     questions = benchmark.read(data, None)
     answers = read_answers(predictions, questions, by_position=name in _BY_POSITION)
     official: Mapping[str, float] = {}

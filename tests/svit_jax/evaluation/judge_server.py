@@ -8,10 +8,10 @@ from typing import Any
 
 
 class JudgeServer:
-    """`rule` takes the body of a call and gives the reply; an int is an HTTP error. It keeps
-    the calls."""
+    """`rule` takes the body of a call and gives the reply; an int is an HTTP error, None a reply
+    that the endpoint's filter withholds. It keeps the calls."""
 
-    def __init__(self, rule: Callable[[dict[str, Any]], str | int]):
+    def __init__(self, rule: Callable[[dict[str, Any]], str | int | None]):
         self.calls: list[dict[str, Any]] = []
         judge = self
 
@@ -22,9 +22,10 @@ class JudgeServer:
                 reply = rule(body)
                 status = reply if isinstance(reply, int) else 200
                 message = {"role": "assistant", "content": reply}
+                finish = "content_filter" if reply is None else "stop"
                 content = {
                     "object": "chat.completion",
-                    "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                    "choices": [{"index": 0, "message": message, "finish_reason": finish}],
                     "usage": {"prompt_tokens": 100, "completion_tokens": 3, "total_tokens": 103},
                 }
                 if status != 200:

@@ -1,4 +1,4 @@
-"""MM-Vet and LLaVA-Bench: what a judge is told, what is read from its replies, and the figures."""
+"""Answers graded by a judge on loopback: kept replies, failed calls, the report, comparisons."""
 
 import json
 from pathlib import Path
@@ -6,15 +6,12 @@ from pathlib import Path
 import pytest
 from judge_server import JudgeServer
 
-from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import write_jsonl
 from data_pipeline.toy_world.generate import generate_world
 from svit_jax.cli import main
 from svit_jax.evaluation.benchmark import Question
 from svit_jax.evaluation.eval_report import EvalReport, write_eval_report
 from svit_jax.evaluation.judged import Judged, read_verdict
-from svit_jax.evaluation.llava_bench import LLaVABench
-from svit_jax.evaluation.mmvet import MMVet
 from svit_jax.evaluation.registry import BENCHMARKS
 from svit_jax.evaluation.run import evaluate
 
@@ -32,10 +29,6 @@ def toy(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def key(monkeypatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "any")
-
-
-def question(name: str, kind: str) -> Question:
-    return Question(name, f"Q{name}?", None, None, kind, picture=f"{name}.png")
 
 
 def last_message(body) -> str:
@@ -80,135 +73,6 @@ def exact_llava(body) -> str:
         last_message(body).split(f"[Assistant {n}]\n")[1].split("\n\n[End")[0] for n in (1, 2)
     )
     return f"8 {8 if one == other else 4}\nBecause."
-
-
-def test_mmvet_tells_the_judge_what_the_official_evaluator_does(tmp_path):
-    row = {"imagename": "a.png", "question": "What is x?", "answer": "-1<AND>-5<OR>7"}
-    (tmp_path / "mm-vet.json").write_text(json.dumps({"v1_0": {**row, "capability": ["ocr"]}}))
-    notebook = {
-        "cells": [
-            {"cell_type": "markdown", "source": ["prompt = 'not this'"]},
-            {"cell_type": "code", "source": ["!pip install openai"]},
-            {"cell_type": "code", "source": ["n = 1\n", 'prompt = """Grade.\n', 'A | B\n"""']},
-        ]
-    }
-    (tmp_path / "mm-vet_evaluator.ipynb").write_text(json.dumps(notebook))
-    benchmark = MMVet()
-    asked = benchmark.read(tmp_path, None)
-    ask = benchmark.ask(tmp_path)
-    first = ask(asked[0], "x = -1", 0)
-    assert first.system == ""
-    assert first.user == "Grade.\nA | B\n\nWhat is x? | -1 <AND> -5 <OR> 7 | x = -1 | "
-    again = "\nPredict the correctness of the answer (digit): "
-    assert ask(asked[0], "x = -1", 1).user == first.user + again
-    (tmp_path / "mm-vet_evaluator.ipynb").write_text("{}")
-    with pytest.raises(UserError, match="assigns no text to `prompt`"):
-        benchmark.ask(tmp_path)
-    (tmp_path / "mm-vet_evaluator.ipynb").unlink()
-    with pytest.raises(UserError, match=r"put mm-vet_evaluator\.py or"):
-        benchmark.ask(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("reply", "grade"),
-    [
-        ("0.5", (0.5,)),
-        ("1.0 because", (1.0,)),
-        ("0", (0.0,)),
-        ("1.2", None),
-        ("-0.1", None),
-        ("Score: 0.5", None),
-        ("", None),
-        ("0.5\nmore", None),
-    ],
-)
-def test_mmvets_grades(reply, grade):
-    assert MMVet().grade(reply) == grade
-
-
-def test_mmvets_figures_are_means_of_runs():
-    asked = [question("1", "ocr+rec"), question("2", "rec"), question("3", "rec+ocr")]
-    runs = [
-        {"1": (1.0,), "2": (0.5,), "3": (0.0,)},
-        {"1": (0.4,), "2": (0.5,), "3": (0.0,)},
-    ]
-    assert MMVet().figures(asked, runs) == pytest.approx(
-        {
-            "total": (50 + 30) / 2,
-            "ocr": (50 + 20) / 2,
-            "rec": (50 + 30) / 2,
-            "ocr+rec": (50 + 20) / 2,
-            "rec alone": 50,
-            "total_std": 10,
-        }
-    )
-
-
-def llava_files(folder: Path) -> None:
-    write_jsonl(
-        folder / "questions.jsonl",
-        [{"question_id": 0, "image": "001.jpg", "text": "Where?", "category": "conv"}],
-    )
-    write_jsonl(
-        folder / "context.jsonl", [{"id": 0, "image": "001.jpg", "caption": ["A hill.", "A sea."]}]
-    )
-    write_jsonl(folder / "answers_gpt4.jsonl", [{"question_id": 0, "text": "By the sea."}])
-    rules = {"llava_bench_conv": {"role": "Assistant", "prompt": "Rate both."}}
-    (folder / "rule.json").write_text(json.dumps(rules))
-
-
-def test_llava_bench_tells_the_judge_what_the_official_script_does(tmp_path):
-    llava_files(tmp_path)
-    benchmark = LLaVABench()
-    asked = benchmark.read(tmp_path, None)
-    told = benchmark.ask(tmp_path)(asked[0], "On a hill.", 0)
-    system = "You are a helpful and precise assistant for checking the quality of the answer."
-    assert told.system == system
-    assert told.user == (
-        "[Context]\nA hill.\nA sea.\n\n[Question]\nWhere?\n\n"
-        "[Assistant 1]\nBy the sea.\n\n[End of Assistant 1]\n\n"
-        "[Assistant 2]\nOn a hill.\n\n[End of Assistant 2]\n\n"
-        "[System]\nRate both.\n\n"
-    )
-
-
-@pytest.mark.parametrize("file", ["rule.json", "context.jsonl", "answers_gpt4.jsonl"])
-def test_llava_bench_names_the_file_that_lacks_something(tmp_path, file):
-    llava_files(tmp_path)
-    other = "{}" if file == "rule.json" else '{"question_id": 9, "image": "x", "text": "", '
-    (tmp_path / file).write_text(other if other == "{}" else other + '"caption": ""}\n')
-    benchmark = LLaVABench()
-    asked = benchmark.read(tmp_path, None)
-    with pytest.raises(UserError, match=file):
-        benchmark.ask(tmp_path)(asked[0], "On a hill.", 0)
-    (tmp_path / file).unlink()
-    with pytest.raises(UserError, match=file):
-        benchmark.ask(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("reply", "grade"),
-    [
-        ("8 6", (8.0, 6.0)),
-        ("8.5,6\nAssistant 1 ...", (8.5, 6.0)),
-        ("8, 6", None),  # two spaces once the comma is one: the official script refuses it, too
-        ("8 6 ", None),
-        ("Assistant 1: 8", None),
-        ("8", None),
-    ],
-)
-def test_llava_benchs_grades(reply, grade):
-    assert LLaVABench().grade(reply) == grade
-
-
-def test_llava_benchs_figures_round_as_the_official_summary():
-    asked = [question("1", "conv"), question("2", "conv"), question("3", "complex")]
-    grades = {"1": (8.0, 7.0), "2": (9.0, 4.0), "3": (-1.0, -1.0)}
-    found = LLaVABench().figures(asked, [grades])
-    assert found["conv"] == 64.7  # 5.5 / 8.5
-    assert found["all"] == 62.5  # 3.333 / 5.333, means rounded to three places
-    assert (found["gpt4"], found["model"]) == (53.3, 33.3)
-    assert found["complex"] == 100.0  # the quirk: -1 beside -1
 
 
 @pytest.mark.parametrize(("name", "rule"), [("mmvet", exact_mmvet), ("llava_bench", exact_llava)])
@@ -284,6 +148,35 @@ def test_an_unreadable_reply_is_asked_for_again_and_warmer(toy, tmp_path, capsys
     }
 
 
+def test_a_failed_call_is_no_grade_and_is_made_again(toy, tmp_path, capsys):
+    """A call that the endpoint refuses says nothing of the answer; a withheld reply does."""
+    broken = True
+
+    def rule(body) -> str | int | None:
+        if "answer 2." in last_message(body) and broken:
+            return 400
+        return None if "answer 3." in last_message(body) else "8 6"
+
+    write_answers(toy, tmp_path, "llava_bench", lambda q, truth: f"answer {q.question_id}.")
+    with JudgeServer(rule) as server:
+        assert judge(toy, tmp_path, "llava_bench", server.url) == 1
+        assert "no reply about 1 answers (the first is to question 2: bad_request: 400" in (
+            capsys.readouterr().err
+        )
+        assert not (tmp_path / "llava_bench.judged.json").exists()
+        broken = False
+        assert judge(toy, tmp_path, "llava_bench", server.url, "--dry-run") == 0
+        left = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (left["calls"], left["graded"]) == (1, SCENES - 1)
+        assert judge(toy, tmp_path, "llava_bench", server.url) == 0
+    assert len(server.calls) == SCENES + 1
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["unreadable"] == 1
+    # 23 answers get 6 beside 8, the withheld one -1 beside -1.
+    sixes, eights = (round((23 * grade - 1) / SCENES, 3) for grade in (6, 8))
+    assert found["figures"]["all"] == round(100 * sixes / eights, 1)
+
+
 def test_a_dry_run_calls_nobody(toy, tmp_path, capsys):
     write_answers(toy, tmp_path, "llava_bench", lambda q, truth: truth)
     prices = ("--price-input", "10", "--price-output", "30")
@@ -298,6 +191,47 @@ def test_missing_answers_are_named(toy, tmp_path, capsys):
     (tmp_path / "mmvet.answers.jsonl").write_text("".join(lines[1:]))
     assert judge(toy, tmp_path, "mmvet", "http://127.0.0.1:9") == 1
     assert f"the first is {questions[0].question_id}" in capsys.readouterr().err
+
+
+def test_what_a_limited_run_answered_is_graded_when_asked_for(toy, tmp_path, capsys):
+    questions = write_answers(toy, tmp_path, "mmvet", lambda q, truth: truth)
+    path = tmp_path / "mmvet.answers.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
+    with JudgeServer(exact_mmvet) as server:
+        assert judge(toy, tmp_path, "mmvet", server.url) == 1
+        assert "or grade those that it answered with --answered" in capsys.readouterr().err
+        assert judge(toy, tmp_path, "mmvet", server.url, "--answered") == 0
+    assert len(server.calls) == 5
+    answers = {row["question_id"]: row["text"] for row in map(json.loads, path.open())}
+    limited = questions[4::-1]  # a limited run may hold them in another order
+    verdict = read_verdict(tmp_path, "mmvet", answers, limited)
+    assert verdict is not None and verdict.figures["total"] == 100.0
+
+
+def test_two_graded_runs_are_compared_by_one_judge_alone(toy, tmp_path, capsys):
+    """The second run has 18 of 24 answers right, the first 6 of those."""
+    with JudgeServer(exact_mmvet) as server:
+        for out, right in (("a", 6), ("b", 18)):
+            ones = {f"v1_{n}" for n in range(right)}
+            write_answers(
+                toy, tmp_path / out, "mmvet", lambda q, t, o=ones: t if q.question_id in o else "?"
+            )
+            assert judge(toy, tmp_path / out, "mmvet", server.url) == 0
+        capsys.readouterr()
+        folders = ["compare", str(tmp_path / "a"), str(tmp_path / "b")]
+        command = [*folders, "--data", str(toy / "benchmarks"), "--json"]
+        assert main(command) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        assert (found["first"], found["second"]) == (25.0, 75.0)
+        assert (found["only_first"], found["only_second"]) == (0, 12)
+        assert found["p_value"] == pytest.approx(2 / 2**12)
+        (tmp_path / "b" / "mmvet.judge.jsonl").unlink()
+        assert judge(toy, tmp_path / "b", "mmvet", server.url, "--model", "another") == 0
+    capsys.readouterr()
+    assert main(command) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out) == []
+    assert "mmvet is not compared: it was graded by stand-in and another" in output.err
 
 
 def test_score_says_who_grades(toy, tmp_path, capsys):
@@ -335,6 +269,10 @@ def test_the_report_has_the_verdict_beside_the_published_figures(toy, tmp_path, 
     write_eval_report(tmp_path, EvalReport("m", "toy", runs, judged={"llava_bench": verdict}))
     text = (tmp_path / "report.md").read_text()
     assert "Graded once by stand-in" in text and "24 answers for a judge" in text
-    row = next(line for line in text.splitlines() if line.startswith("| LLaVA-W"))
-    assert "50.0" in row and "72.5" in row
+    cells = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    rows = {row[1]: row[2:-1] for row in cells if len(row) > 6}
+    # Nothing is like the truth: 4 beside 8 every time, whatever pictures are drawn.
+    assert rows["LLaVA-W, own judge"][:2] == ["50.0", "50.0 to 50.0"]
+    assert rows["LLaVA-W"] == ["\u2013"] * 4 + ["69.5", "72.5"]
+    assert rows["MM-Vet"][-2:] == ["38.3", "36.1"]
     assert (tmp_path / "mmvet.upload" / "mmvet_results.json").exists()
