@@ -40,8 +40,6 @@ def _run(options: argparse.Namespace, shortlist: Shortlist) -> int:
     code = 0
     try:
         for place, (name, plan) in enumerate(names.items(), start=1):
-            if options.again:
-                rows.forget_failure(name)
             note(f"row {place} of {len(names)}: {plan.topology}, {mesh_text(plan.mesh)}")
             rows.run(name, _command(options, rows, name, plan))
     except StopError as stopped:
@@ -88,7 +86,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--hosts", type=int, default=0, help="how many run this command (default: --processes)"
     )
-    parser.add_argument("--again", action="store_true", help="run rows anew that failed before")
     add_hosts(parser)
     parser.usage = "%(prog)s PLANS... --out DIR [--section.key=value ...] [options]"
     options, rest = parser.parse_known_args(arguments)
