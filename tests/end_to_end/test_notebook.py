@@ -58,9 +58,8 @@ def test_its_cells_run_on_a_few_pictures(tmp_path, monkeypatch, capfd, annotated
         "STEPS": 3,
         "QUESTION": "Is there a red circle?",
     }
-    assert set(re.findall(r"\b[A-Z]{4,}\b", "".join(tagged("parameters")["source"]))) == set(
-        settings
-    )
+    asked = re.findall(r"\b([A-Z]+)(?: =|, )", "".join(tagged("parameters")["source"]))
+    assert asked == list(settings)
     names = dict(settings)
     for cell in CODE:
         if not {"install", "parameters"} & set(cell["metadata"].get("tags", ())):
