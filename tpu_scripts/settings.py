@@ -107,7 +107,7 @@ class Settings:
     def command(self) -> tuple[str, ...]:
         """What every host runs, in the code's folder. The same command goes on with the run."""
         if self.experiment:
-            where = f"--out={self.run_folder}", f"--hosts={self.hosts}"
+            where = f"--out={self.run_folder}/experiment", f"--hosts={self.hosts}"
             keys = [text for text in self.train if re.match(r"--\w+\.", text)]
             return (self.python, "-m", "tpu_scripts.experiments", *self.experiment, *where, *keys)
         workdir = f"--workdir={self.run_folder}"

@@ -80,7 +80,7 @@ def test_two_hosts_run_the_same_rows(shortlist, tiny_data, tmp_path):
     """Both start the same command; the mesh that fails doesn't keep them from the others."""
     command = [
         *("-m", "tpu_scripts.experiments", *arguments(shortlist, tiny_data, tmp_path / "out")),
-        *("--hosts=2", "--top=2"),
+        "--top=2",
     ]
     with started(2, command, tmp_path / "logs", devices=4) as hosts:
         assert codes(hosts) == [0, 0], (tmp_path / "logs" / "0.log").read_text()[-3000:]

@@ -71,3 +71,11 @@ def test_slurm_queues_again_what_a_new_start_mends(stand_in, code, before, again
     calls = (stand_in.root / "slurm").read_text()
     assert "-m svit_jax.cli train --config=c.py:gpu8 --data.train=a b\n" in calls
     assert ("scontrol requeue 7\n" in calls) is again
+
+
+def test_another_program_takes_the_place_of_training(stand_in, tmp_path):
+    stand_in.root.mkdir()
+    started = {"PROGRAM": "tpu_scripts.experiments", "CODE": "0", "SLURM_JOB_ID": "7"}
+    assert launch(str(GPU / "slurm.sh"), "plans.json", "--out=a b", **started).returncode == 0
+    calls = (stand_in.root / "slurm").read_text()
+    assert "-m tpu_scripts.experiments plans.json --out=a b\n" in calls

@@ -194,8 +194,8 @@ def test_an_experiment_runs_in_trainings_place(stand_in, capsys):
     assert stand_in.svit("--dry-run", "start") == 0
     said = capsys.readouterr().out.replace("'\"'\"'", "'")
     assert (
-        "job.sh start python3 -m tpu_scripts.experiments plans.json --top=5 --out=gs://bucket/svit "
-        "--hosts=8 --data.train=set"
+        "job.sh start python3 -m tpu_scripts.experiments plans.json --top=5 --out=gs://bucket/svit/"
+        "experiment --hosts=8 --data.train=set"
     ) in said
     assert "--eval-limit" not in said and "c.py" not in said
 

@@ -1,6 +1,7 @@
 """`python -m tpu_scripts.experiments PLANS...`: the meshes of a shortlist, run for real."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ from tpu_scripts.experiments.report import Report
 from tpu_scripts.experiments.rows import Rows, StopError
 from tpu_scripts.experiments.shortlist import Shortlist, check_keys, read_shortlist, row_name
 
+# What says how many processes run this command, where no option does.
+_COUNTS = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 _HOST_OPTIONS = ("coordinator", "processes", "process", "heartbeat_seconds")
 
 
@@ -32,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, shortlist: Shortlist) -> int:
-    rows = Rows(options.out, options.hosts or options.processes or 1)
+    counted = next((int(os.environ[name]) for name in _COUNTS if name in os.environ), 1)
+    rows = Rows(options.out, options.hosts or options.processes or counted)
     names = {
         row_name(plan, options.keys, options.steps, options.warm_up): plan
         for plan in shortlist.plans
@@ -40,8 +44,6 @@ def _run(options: argparse.Namespace, shortlist: Shortlist) -> int:
     code = 0
     try:
         for place, (name, plan) in enumerate(names.items(), start=1):
-            if options.again:
-                rows.forget_failure(name)
             note(f"row {place} of {len(names)}: {plan.topology}, {mesh_text(plan.mesh)}")
             rows.run(name, _command(options, rows, name, plan))
     except StopError as stopped:
@@ -86,9 +88,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20, help="steps of each (20)")
     parser.add_argument("--warm-up", type=int, default=5, help="of these left out (5)")
     parser.add_argument(
-        "--hosts", type=int, default=0, help="how many run this command (default: --processes)"
+        "--hosts", type=int, default=0, help="how many run this command: to be given on TPUs alone"
     )
-    parser.add_argument("--again", action="store_true", help="run rows anew that failed before")
     add_hosts(parser)
     parser.usage = "%(prog)s PLANS... --out DIR [--section.key=value ...] [options]"
     options, rest = parser.parse_known_args(arguments)

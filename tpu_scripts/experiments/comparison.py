@@ -56,8 +56,8 @@ class Compared:
 @dataclasses.dataclass(frozen=True)
 class Ranking:
     """Whether the plans' order is the measured one, by tokens a second. Of `pairs` of measured rows
-    `agreeing` come in the plan's order. `regret`: how much slower the row that the plan puts first
-    is than the fastest."""
+    `agreeing` come in the plan's order. `regret`: how much slower than the fastest the one is that
+    the plan puts first among them."""
 
     pairs: int
     agreeing: int

@@ -86,7 +86,7 @@ class Report:
         return [
             f"Order by tokens a second: {found.agreeing} of {found.pairs} pairs come as planned "
             f"(Kendall's tau {found.tau:.2f}). Fastest is {_name(self.rows[found.best])}; "
-            f"the plan's first choice is {found.regret:.1%} slower."
+            f"of the rows that ran the plan's first choice is {found.regret:.1%} slower."
         ]
 
     def cells(self) -> list[tuple[str, ...]]:

@@ -64,10 +64,6 @@ class Rows:
         own = [text for code, text in endings if code != LOST]
         return own[0] if own else None
 
-    def forget_failure(self, name: str) -> None:
-        for file in self._failed(name):
-            file.unlink(missing_ok=True)
-
     def run(self, name: str, command: Sequence[str]) -> None:
         """Measures a row, unless that was done or failed before.
 
@@ -79,14 +75,14 @@ class Rows:
         code, reason = _watched(command)
         if code in _STOPPING:
             raise StopError(code)
-        if code == 0:
-            if not self.row_file(name).exists():
-                raise UserError(
-                    f"the row was measured, and {self.row_file(name)} is not there: all hosts must "
-                    "share the folder of --out."
-                )
+        if self.row_file(name).exists():
             return
-        mine = self.row_file(name).with_suffix("") / f"{self._me}.failed.json"
+        if code == 0:
+            raise UserError(
+                f"the row was measured, and {self.row_file(name)} is not there: all hosts must "
+                "share the folder of --out."
+            )
+        mine = self._failures(name) / f"{self._me}.json"
         write_json(mine, {"code": code, "reason": reason})
         together = self._others_ended(name)
         if self.failure(name) is None:
@@ -103,12 +99,13 @@ class Rows:
             time.sleep(min(2.0, self.patience / 100))
         return True
 
-    def _failed(self, name: str) -> list[epath.Path]:
-        return sorted(self.row_file(name).with_suffix("").glob("*.failed.json"))
-
     def _endings(self, name: str) -> list[tuple[int, str]]:
-        found = [read_json(file, "failed row") for file in self._failed(name)]
+        files = sorted(self._failures(name).glob("*.json"))
+        found = [read_json(file, "failed row") for file in files]
         return [(row["code"], row["reason"]) for row in found]
+
+    def _failures(self, name: str) -> epath.Path:
+        return self.folder / "rows" / f"{name}.failed"
 
 
 def _watched(command: Sequence[str]) -> tuple[int, str]:

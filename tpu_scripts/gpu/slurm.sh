@@ -11,8 +11,10 @@
 # A task for each GPU: on Slurm JAX gives every process the one GPU of its number on the node. Three
 # minutes before the time is up SIGTERM lets the run save; what a new start mends is queued again, up
 # to MAX_RESTARTS times: srun tells the largest code alone, and one task's 1 hides behind others' 76.
+# PROGRAM=tpu_scripts.experiments runs that in the place of `svit train`.
 set -uo pipefail
-srun --kill-on-bad-exit=0 .venv/bin/python -m svit_jax.cli train "$@"
+read -ra program <<<"${PROGRAM:-svit_jax.cli train}"
+srun --kill-on-bad-exit=0 .venv/bin/python -m "${program[@]}" "$@"
 code=$?
 case $code in
 75 | 76 | 137 | 143)

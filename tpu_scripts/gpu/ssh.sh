@@ -4,15 +4,17 @@
 #   ssh.sh state|stop|log HOSTS FOLDER       what each says; SIGTERM, so that it saves; its last lines
 # HOSTS is a file with a name a line, the first one's port 8476 reachable from the others; FOLDER is
 # this checkout on each of them, with .venv in it. The workdir must be shared by all.
+# PROGRAM=tpu_scripts.experiments runs that in the place of `svit train`.
 set -euo pipefail
 action=$1 file=$2 folder=$3
 shift 3
 mapfile -t hosts < <(grep -v '^ *$' "$file")
+read -ra program <<<"${PROGRAM:-svit_jax.cli train}"
 code=0
 for index in "${!hosts[@]}"; do
     command=(bash tpu_scripts/host/job.sh "$action")
     if [ "$action" = start ]; then
-        command+=(.venv/bin/python -m svit_jax.cli train "--coordinator=${hosts[0]}:8476"
+        command+=(.venv/bin/python -m "${program[@]}" "--coordinator=${hosts[0]}:8476"
             "--processes=${#hosts[@]}" "--process=$index" "$@")
     fi
     printf -v quoted '%q ' "${command[@]}"
