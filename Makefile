@@ -14,7 +14,7 @@ test: test-environment
 
 # pytest exits with 5 where no test has the mark.
 slow-test: test-environment
-	@$(BIN)/python -m pytest -q -m slow --ignore=tests/parity || test $$? -eq 5
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow --ignore=tests/parity || test $$? -eq 5
 
 # Against the PyTorch code: tests/parity.
 parity:
