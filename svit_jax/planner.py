@@ -160,7 +160,7 @@ def _compiled(config: RunConfig, grid: Mesh, place: Topology, folder: Path) -> A
 
 
 def _kinds(config: RunConfig, grid: Mesh, module: Module, folder: Path) -> dict[str, int]:
-    """Bytes of the temporaries that are known to be of a kind."""
+    """What the step's temporaries are; nothing where the compiler did not write it."""
     assignment = read_assignment(folder)
     if assignment is None:
         return {}
@@ -171,13 +171,12 @@ def _kinds(config: RunConfig, grid: Mesh, module: Module, folder: Path) -> dict[
 
 def _refused(config: RunConfig, grid: Mesh, place: Topology, folder: Path) -> Memory | None:
     """What a step needs that the compiler refused; None where it wrote nothing of it."""
-    assignment = read_assignment(folder)
     programs = list(folder.glob("*.after_optimizations.txt"))
-    if assignment is None or len(programs) != 1:
+    if len(programs) != 1:
         return None
     module = parse(programs[0].read_text())
     kinds = _kinds(config, grid, module, folder)
-    return refused_memory(assignment.block, module, place.chip.usable_memory, kinds)
+    return refused_memory(module, place.chip.usable_memory, kinds) if kinds else None
 
 
 def step_work(config: RunConfig) -> dict[str, float]:

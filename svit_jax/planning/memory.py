@@ -8,6 +8,7 @@ from typing import Any
 from data_pipeline.common.errors import UserError
 from svit_jax.planning.hlo import Module
 from svit_jax.planning.plan import Memory
+from svit_jax.planning.temporaries import OTHERS
 
 # The arguments of a program by how their names begin, as the compiler repeats them.
 _ARGUMENTS = (
@@ -20,6 +21,8 @@ _ARGUMENTS = (
     ("batch", "batch"),
 )
 OTHER = "other arguments"
+UNASSIGNED = "unassigned temporaries"
+"""What JAX's figure of temporaries has beside the block that they are assigned to."""
 
 
 class DoesNotFitError(UserError):
@@ -35,8 +38,8 @@ def plan_memory(
     compiled: Any, module: Module, capacity: int, kinds: Mapping[str, int] | None = None
 ) -> Memory:
     """Arguments + outputs - aliases + temporaries + the program. Outputs that take an argument's
-    place (the new state the old one's) are aliases and count once. `kinds` are the bytes of
-    temporaries that are known to be of a kind."""
+    place (the new state the old one's) are aliases and count once. `kinds` are those temporaries
+    of which it is known what they are."""
     found = compiled.memory_analysis()
     arguments, kinds = argument_bytes(module), kinds or {}
     parts = {
@@ -45,16 +48,15 @@ def plan_memory(
         "padding": found.argument_size_in_bytes - sum(arguments.values()),
         "outputs": found.output_size_in_bytes - found.alias_size_in_bytes,
         **kinds,
-        "temporaries": found.temp_size_in_bytes - sum(kinds.values()),
+        (UNASSIGNED if kinds else OTHERS): found.temp_size_in_bytes - sum(kinds.values()),
         "program": found.generated_code_size_in_bytes,
     }
     return Memory(sum(parts.values()), capacity, {k: v for k, v in parts.items() if v})
 
 
-def refused_memory(block: int, module: Module, capacity: int, kinds: Mapping[str, int]) -> Memory:
-    """What a refused program needs: its arguments, and the temporaries' block of so many bytes."""
-    arguments = argument_bytes(module)
-    parts = {**arguments, **kinds, "temporaries": block - sum(kinds.values())}
+def refused_memory(module: Module, capacity: int, kinds: Mapping[str, int]) -> Memory:
+    """What a refused program needs: its arguments and its block of temporaries."""
+    parts = {**argument_bytes(module), **kinds}
     return Memory(sum(parts.values()), capacity, parts)
 
 

@@ -13,6 +13,7 @@ from svit_jax.planning.hlo import Module
 from svit_jax.planning.origins import Origins
 
 GRADIENTS, ACTIVATIONS, COPIES = "gradients", "activations", "copies of weights"
+OTHERS = "temporaries"
 _WEIGHTS = ("state.trained", "state.frozen")
 _BACKWARD, _FORWARD = "transpose(", "jvp("
 
@@ -20,8 +21,8 @@ _BACKWARD, _FORWARD = "transpose(", "jvp("
 def temporary_parts(
     assignment: Assignment, module: Module, parameters: Iterable[tuple[int, ...]]
 ) -> dict[str, int]:
-    """Bytes of gradients, of activations that are kept for the backward pass, and of copies of
-    weights (gathered, converted), at the peak; what is none of them is left out.
+    """The bytes of the temporaries' block: gradients, activations that are kept for the backward
+    pass, and copies of weights (gathered, converted), at the peak, and all the rest.
 
     `parameters` are the numbers of elements that the trained parameters' arrays may have
     (`parameter_sizes`)."""
@@ -43,7 +44,7 @@ def temporary_parts(
             found[GRADIENTS] += held
         elif first < turn <= last:
             found[ACTIVATIONS] += held
-    return dict(found)
+    return {**found, OTHERS: assignment.block - found.total()}
 
 
 def parameter_sizes(whole: tuple[int, ...], shard: tuple[int, ...]) -> tuple[int, ...]:

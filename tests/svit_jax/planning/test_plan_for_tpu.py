@@ -129,5 +129,8 @@ def test_temporaries_of_a_plain_network(tmp_path, rows):
     parts = temporary_parts(assignment, parse(compiled.as_text()), [(WIDTH * WIDTH,)])
     assert parts["activations"] == pytest.approx(DEPTH * rows * WIDTH * 2, rel=0.001)
     assert 2 * WIDTH**2 <= parts["gradients"] <= 4 * DEPTH * WIDTH**2
-    temporaries = compiled.memory_analysis().temp_size_in_bytes
-    assert sum(parts.values()) <= assignment.block <= temporaries
+    assert sum(parts.values()) == assignment.block
+    figures = compiled.memory_analysis()
+    assert assignment.block <= figures.temp_size_in_bytes
+    in_use = figures.argument_size_in_bytes + sum(size for _, size in assignment.peak())
+    assert figures.peak_memory_in_bytes == pytest.approx(in_use, rel=1e-4)

@@ -6,12 +6,13 @@ gradient of [2, 16, 16] weights, of which a gathered copy lies beside.
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from svit_jax.planning.buffers import Assignment, Buffer, parse_assignment
 from svit_jax.planning.hlo import parse
-from svit_jax.planning.memory import refused_memory
+from svit_jax.planning.memory import plan_memory, refused_memory
 from svit_jax.planning.origins import Origins
 from svit_jax.planning.temporaries import parameter_sizes, temporary_parts
 
@@ -133,11 +134,13 @@ def test_every_kind_at_the_peak(assignment):
     """At place 11: two copies of a layer's weights in bfloat16, what the loop kept of two rows for
     the backward pass, the gradient that the loss made; not what the backward pass works on."""
     sizes = [parameter_sizes((2, 16, 16), (2, 16, 16))]
-    assert temporary_parts(assignment, parse(PROGRAM), sizes) == {
+    known = {
         "copies of weights": 2 * 16 * 16 * 2,
         "activations": 2 * 8 * 16 * 2,
         "gradients": 2 * 16 * 16 * 4,
     }
+    rest = {"temporaries": 8192 - sum(known.values())}
+    assert temporary_parts(assignment, parse(PROGRAM), sizes) == known | rest
 
 
 def test_sizes_of_a_parameter_with_layers():
@@ -150,7 +153,7 @@ def test_sizes_of_a_parameter_with_layers():
 
 def test_what_a_refused_program_needs():
     """Its arguments (2,048 bytes of weights, 64 of the batch) and its block."""
-    memory = refused_memory(8192, parse(PROGRAM), 4096, {"gradients": 2048})
+    memory = refused_memory(parse(PROGRAM), 4096, {"gradients": 2048, "temporaries": 6144})
     assert dict(memory.parts) == {
         "weights": 2048,
         "batch": 64,
@@ -158,3 +161,20 @@ def test_what_a_refused_program_needs():
         "temporaries": 6144,
     }
     assert memory.total == 2048 + 64 + 8192 and not memory.fits
+
+
+def test_a_compiled_programs_memory_adds_up():
+    """JAX's figure of temporaries is no less than the block; where the block isn't known, all of
+    it is temporaries."""
+    sizes = {"argument": 2112, "output": 2112, "alias": 2048, "temp": 9000, "generated_code": 500}
+    figures = SimpleNamespace(**{f"{name}_size_in_bytes": size for name, size in sizes.items()})
+    compiled = SimpleNamespace(memory_analysis=lambda: figures)
+    known = {"gradients": 2048, "temporaries": 6144}
+    arguments = {"weights": 2048, "batch": 64, "outputs": 64, "program": 500}
+    for kinds, parts in (
+        (known, {**known, "unassigned temporaries": 9000 - 8192}),
+        ({}, {"temporaries": 9000}),
+    ):
+        memory = plan_memory(compiled, parse(PROGRAM), 10_000, kinds)
+        assert dict(memory.parts) == {**arguments, **parts}
+        assert memory.total == 2112 + 64 + 9000 + 500 == sum(memory.parts.values())
