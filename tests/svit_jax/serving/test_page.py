@@ -64,7 +64,14 @@ def shapes(tmp_path) -> str:
     return str(file)
 
 
+def show(page, file: str) -> None:
+    page.set_input_files("#file", file)
+    page.wait_for_selector("#frame:visible")
+    page.wait_for_selector("#send:enabled")
+
+
 def ask(page, question: str, by: str = "Enter") -> None:
+    page.wait_for_selector("#send:enabled")
     page.fill("#question", question)
     page.press("#question", by)
     page.wait_for_selector(".assistant:not(.waiting)")
@@ -80,7 +87,7 @@ def drawn(page) -> list[dict[str, float]]:
 
 
 def test_an_answer_streams_and_its_boxes_are_drawn(page, engine, shapes):
-    page.set_input_files("#file", shapes)
+    show(page, shapes)
     ask(page, "Where?")
     assert page.locator(".assistant").inner_text() == SAID
     assert drawn(page) == [
@@ -100,7 +107,7 @@ def test_an_answer_streams_and_its_boxes_are_drawn(page, engine, shapes):
 
 
 def test_a_second_question_carries_the_first_with_its_picture(page, engine, shapes):
-    page.set_input_files("#file", shapes)
+    show(page, shapes)
     ask(page, "Where?")
     ask(page, "And the square?")
     first, second = engine.tickets
@@ -188,8 +195,7 @@ def test_a_large_picture_is_made_smaller_before_it_travels(page, engine, tmp_pat
     Image.new("RGB", (4000, 1000), "green").save(tmp_path / "large.png")
     sent: list[dict] = []
     page.on("request", lambda r: sent.append(json.loads(r.post_data)) if r.post_data else None)
-    page.set_input_files("#file", str(tmp_path / "large.png"))
-    page.wait_for_selector("#frame:visible")
+    show(page, str(tmp_path / "large.png"))
     shown = page.locator("#picture")
     assert shown.evaluate("p => [p.naturalWidth, p.naturalHeight]") == [1344, 336]
     ask(page, "Where?")
