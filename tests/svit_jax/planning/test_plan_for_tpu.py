@@ -19,7 +19,6 @@ import pytest
 from svit_jax.planner import plan_config
 from svit_jax.planning.buffers import read_assignment
 from svit_jax.planning.hlo import parse
-from svit_jax.planning.memory import DoesNotFitError
 from svit_jax.planning.plan import Plan
 from svit_jax.planning.temporaries import temporary_parts
 from svit_jax.planning.topology import libtpu_version, parse_topology, topology_devices
@@ -76,22 +75,8 @@ def check_closed_forms(plan: Plan) -> None:
     assert sum(plan.memory.parts.values()) == plan.memory.total
     assert plan.memory.fits
     assert plan.memory.parts["optimizer"] == pytest.approx(2 * 4 * trained / 8, rel=0.01)
-    # Every layer's input is kept, and the loss makes the unembedding's gradient.
-    assert plan.memory.parts["activations"] >= 2 * LAYERS * 2048 * embed
-    assert 4 * vocab * embed / 8 < plan.memory.parts["gradients"]
     products = 4 * 2 * 2048 * LAYERS * layer
     assert products < plan.flops["hardware"] < 1.35 * products
-
-
-def test_a_refused_step_says_what_it_needs(configs):
-    """Whole weights and moments on each device, 12 bytes a parameter that trains."""
-    with pytest.raises(DoesNotFitError, match="does not fit: the compiler needs") as refused:
-        plan_config(f"{configs}/svit_v1_5_13b_finetune.py:packed", REDUCED, "v5e:2x4", "replica=8")
-    memory = refused.value.memory
-    trained = LAYERS * (4 * 5120**2 + 3 * 5120 * 13824) + 2 * 32000 * 5120 + 5120 * (1024 + 5120)
-    assert memory.parts["optimizer"] == pytest.approx(8 * trained, rel=0.01)
-    assert memory.total > 12 * trained > memory.capacity
-    assert sum(memory.parts.values()) == memory.total
 
 
 @jax.tree_util.register_dataclass
