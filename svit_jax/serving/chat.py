@@ -37,6 +37,9 @@ T = TypeVar("T")
 _COLDEST = 0.01
 """Below it a temperature means the likeliest token always: logits divided by less overflow."""
 
+_LEAST_TOP_P = 1e-6
+"""Less may be 0 in float32, which would leave no token at all."""
+
 _SEEDS = 2**32
 
 _LONGEST_TOKEN = 256
@@ -123,7 +126,8 @@ class ChatCompletions:
         limits = self._settings.limits
         conversation = read_conversation(asked.messages, limits)
         longest = self._engine.max_length * _LONGEST_TOKEN
-        if sum(len(turn.text) for turn in conversation.turns) > longest:
+        texts = [conversation.system or "", *(turn.text for turn in conversation.turns)]
+        if sum(map(len, texts)) > longest:
             raise ApiError(
                 400,
                 f"The messages hold more text than the context of {self._engine.max_length} tokens "
@@ -186,7 +190,7 @@ def sampling(asked: ChatRequest) -> Sampling:
     seed = secrets.randbits(32) if asked.seed is None else asked.seed % _SEEDS
     return Sampling(
         temperature if temperature >= _COLDEST else 0.0,
-        1.0 if asked.top_p is None else asked.top_p,
+        1.0 if asked.top_p is None else max(asked.top_p, _LEAST_TOP_P),
         seed,
         asked.top_k or 0,
         asked.repetition_penalty or 1.0,

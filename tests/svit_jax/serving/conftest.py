@@ -16,12 +16,19 @@ from svit_jax.sharding.rules import Rules
 
 @pytest.fixture(scope="session")
 def tiny_assistant(make_run, tiny_data, tmp_path_factory) -> Assistant:
-    model = make_run("finetune").model
+    """Makes prompts; it has no parameters, as the engine is a stand-in."""
     workdir = tmp_path_factory.mktemp("served")
-    write_bundle(workdir, model, "v1", "pad", tiny_data.tokenizer)
-    parameters = flat_parameters(jax.jit(lambda: initial_model(model, 3))())
+    write_bundle(workdir, make_run("finetune").model, "v1", "pad", tiny_data.tokenizer)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    return assistant(workdir, parameters, Compute("float32"), mesh, Rules(), 1, workdir)
+    return assistant(workdir, {}, Compute("float32"), mesh, Rules(), 1, workdir)
+
+
+@pytest.fixture(scope="session")
+def real_assistant(tiny_assistant) -> Assistant:
+    model = tiny_assistant.bundle.model
+    parameters = flat_parameters(jax.jit(lambda: initial_model(model, 3))())
+    engine, workdir = tiny_assistant.engine, tiny_assistant.checkpoint
+    return assistant(workdir, parameters, engine.compute, engine.mesh, engine.rules, 1, workdir)
 
 
 @pytest.fixture(scope="session")

@@ -88,8 +88,9 @@ def test_settings_reach_the_engine(client, parrot):
         client.chat.completions.create(model="tiny", messages=HELLO)
     one, other = (ticket.sampling for ticket in parrot.tickets[1:])
     assert one.temperature == one.top_p == 1 and one.seed != other.seed
-    client.chat.completions.create(model="tiny", messages=HELLO, temperature=1e-9)
+    client.chat.completions.create(model="tiny", messages=HELLO, temperature=1e-9, top_p=1e-300)
     assert parrot.tickets[-1].sampling.temperature == GREEDY.temperature
+    assert np.float32(parrot.tickets[-1].sampling.top_p) > 0
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -159,17 +160,17 @@ def test_models(client):
         client.models.retrieve("other")
 
 
-def test_the_real_engine_answers_as_it_does_alone(tiny_assistant, picture, picture_url):
+def test_the_real_engine_answers_as_it_does_alone(real_assistant, picture, picture_url):
     question = "What color is the circle?"
-    engine = ContinuousEngine(tiny_assistant.engine, rows=2, max_length=256)
+    engine = ContinuousEngine(real_assistant.engine, rows=2, max_length=256)
     try:
-        with serving(tiny_assistant, engine) as served, connect(served) as client:
+        with serving(real_assistant, engine) as served, connect(served) as client:
             reply = client.chat.completions.create(
                 model="tiny", messages=about(picture_url, question), max_tokens=6, temperature=0
             )
     finally:
         engine.close(drain=False)
-    expected = tiny_assistant.answer(picture, question, 6)
+    expected = real_assistant.answer(picture, question, 6)
     assert reply.choices[0].message.content == expected
 
 
@@ -273,3 +274,16 @@ def test_bodies_that_are_no_request(served):
     ):
         found, headers, reply = served.ask(method, path)
         assert found == status and path in json.loads(reply)["error"]["message"]
+
+
+def test_the_description_names_every_route_and_resolves(served):
+    document = json.loads(served.ask("GET", "/openapi.json")[2])
+    for path, operations in document["paths"].items():
+        for method in operations:
+            asked = served.ask(method.upper(), path.replace("{model}", "tiny"), b"{}")
+            assert str(asked[0]) in operations[method]["responses"]
+    names = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+    assert names <= set(document["components"]["schemas"]) and "ChatRequest" in names
+    asked = document["components"]["schemas"]["ChatRequest"]
+    assert asked["required"] == ["model", "messages"] and asked["additionalProperties"] is False
+    assert asked["properties"]["n"] == {"enum": [None, 1], "title": "N", "default": None}
