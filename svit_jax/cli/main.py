@@ -1,6 +1,7 @@
 """`svit <job>`: thin; each job's code lives in its room, and only the chosen one is imported."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and (options.job not in ("train", "plan", "doctor") or not given):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     options.overrides = [text.removeprefix("--") for text in rest]
+    options.arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         options.run(options)
     except BaseException as error:

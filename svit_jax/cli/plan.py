@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def _plan(options: argparse.Namespace, config: str, topology: str) -> None:
 
     place = parse_topology(topology, options.slices)
     if not place.on_tpu and _MARK not in os.environ:
-        sys.exit(_simulated(place.count))
+        sys.exit(_simulated(place.count, options.arguments))
     if options.generate:
         return _generate(options, config, topology)
     from data_pipeline.common.files import write_json
@@ -146,7 +147,7 @@ def _generate(options: argparse.Namespace, config: str, topology: str) -> None:
 _MARK = "SVIT_PLAN_SIMULATED"
 
 
-def _simulated(devices: int) -> int:
+def _simulated(devices: int, arguments: Sequence[str]) -> int:
     """The same command in a process whose JAX starts with so many simulated devices."""
     from svit_jax.planning.topology import SIMULATION_FLAGS
 
@@ -154,5 +155,5 @@ def _simulated(devices: int) -> int:
     flags = f"{os.environ.get('XLA_FLAGS', '')} {count} {SIMULATION_FLAGS}".strip()
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", _MARK: "1"}
     return subprocess.run(
-        [sys.executable, "-m", "svit_jax.cli", *sys.argv[1:]], env=environment
+        [sys.executable, "-m", "svit_jax.cli", *arguments], env=environment
     ).returncode

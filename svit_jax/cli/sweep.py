@@ -78,7 +78,7 @@ def sweep(options: argparse.Namespace) -> None:
             outcomes = [outcome for space in spaces for outcome in find_best(space, runner)]
         else:
             outcomes = runner.run(each for space in spaces for each in space.candidates())
-    command = shlex.join(["svit", *sys.argv[1:]])
+    command = shlex.join(["svit", *options.arguments])
     found = Sweep.of(outcomes, command, runner.compiles, runner.known)
     if options.csv:
         write_text(Path(options.csv), csv_text(found))
