@@ -161,9 +161,10 @@ def test_an_answer_is_stopped_and_the_engine_with_it(page, engine):
     page.fill("#question", "Who are you?")
     page.press("#question", "Enter")
     page.wait_for_selector("#stop:visible")
+    wait_until(lambda: engine.tickets)
     page.keyboard.press("Escape")
     page.wait_for_selector("#send:enabled")
-    wait_until(lambda: engine.tickets and engine.tickets[0].cancelled)
+    wait_until(lambda: engine.tickets[0].cancelled)
     engine.go.set()
 
 
