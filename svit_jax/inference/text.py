@@ -8,7 +8,8 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class Stops:
-    """Strings that end an answer: it is what stands before the first of them."""
+    """Strings that end an answer: it is what stands before the one that is whole first (of those
+    that end together, before the longest)."""
 
     def __init__(self, strings: Sequence[str] = ()):
         if isinstance(strings, str) or not all(strings):
@@ -21,8 +22,10 @@ class Stops:
         return any(string in text for string in self.strings)
 
     def before(self, text: str) -> str:
-        """The text before the first stop string; all of it where there is none."""
-        return text[: min((text.index(s) for s in self.strings if s in text), default=len(text))]
+        """The text before the stop string that ends first, so that it is the same however the text
+        comes; all of it where there is none."""
+        found = ((text.index(s) + len(s), text.index(s)) for s in self.strings if s in text)
+        return text[: min(found, default=(0, len(text)))[1]]
 
     def certain(self, text: str) -> str:
         """The text less the longest end of it that may be the beginning of a stop string."""

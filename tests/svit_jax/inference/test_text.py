@@ -11,10 +11,11 @@ from svit_jax.inference.text import Stops, TextStream
 
 
 def first_stop(text: str, stop: list[str]) -> str:
-    """The rule by brute force: the shortest beginning after which a stop string comes."""
-    for end in range(len(text) + 1):
-        if any(text[end:].startswith(s) for s in stop):
-            return text[:end]
+    """A character at a time, until a stop string stands at the end; before the longest of those."""
+    for end in range(1, len(text) + 1):
+        ends = [len(s) for s in stop if text[:end].endswith(s)]
+        if ends:
+            return text[: end - max(ends)]
     return text
 
 
