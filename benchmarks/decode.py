@@ -3,7 +3,9 @@
     make parity                                       # the environment with torch
     python benchmarks/decode.py --out benchmarks/results
 
-Prompts with a picture each, greedy, 64 new tokens, one prompt and eight together. Both sides do
+Two sizes: the demo's model, where a step is mostly what each side adds to its products, and one of
+34 million parameters, where it is mostly the products themselves. Prompts with a picture each,
+greedy, 64 new tokens, one prompt and eight together. Both sides do
 all of it: tower, prefill, decoding with a cache. They take turns, and the ratio is that of the
 medians. "limit" is the time of a decoding step if all it did was read the weights once, at the
 speed at which this machine adds up an array of their size.
@@ -35,6 +37,7 @@ import parity_samples as samples
 import torch_reference as reference
 
 from data_pipeline.images.statistics import IMAGE_MEAN, IMAGE_STD
+from svit_jax.config import default_config, model_config
 from svit_jax.inference.engine import Engine
 from svit_jax.models.decoder import DecoderConfig
 from svit_jax.models.svit import Compute, SvitConfig
@@ -45,11 +48,16 @@ from svit_jax.sharding.rules import Rules
 BATCHES, NEW, WORDS, ROUNDS = (1, 8), 64, 40, 5
 VISION = VisionConfig(112, 14, 128, 4, 4, 512, IMAGE_MEAN, IMAGE_STD)
 DECODER = DecoderConfig(vocab=8192, embed=512, layers=8, heads=8, kv_heads=8, head_dim=64, mlp=1376)
-CONFIG = SvitConfig(VISION, DECODER)
+CONFIGS = {
+    "demo": model_config(default_config("toy").model.to_dict()),
+    "34M": SvitConfig(VISION, DECODER),
+}
 
 
-def torch_answers(model: Any, drawn: list[samples.Sample], new: int) -> list[list[int]]:
-    inputs = samples.llava_inputs(CONFIG, drawn, padding="left")
+def torch_answers(
+    config: SvitConfig, model: Any, drawn: list[samples.Sample], new: int
+) -> list[list[int]]:
+    inputs = samples.llava_inputs(config, drawn, padding="left")
     inputs.pop("labels")
     found = model.generate(
         **inputs, do_sample=False, max_new_tokens=new, eos_token_id=None, pad_token_id=0
@@ -58,7 +66,7 @@ def torch_answers(model: Any, drawn: list[samples.Sample], new: int) -> list[lis
 
 
 def our_answers(engine: Engine, drawn: list[samples.Sample], new: int) -> list[list[int]]:
-    prompts = [samples.prompt_of(CONFIG, sample) for sample in drawn]
+    prompts = [samples.prompt_of(engine.config, sample) for sample in drawn]
     return [answer.tokens for answer in engine.generate(prompts, new)]
 
 
@@ -86,19 +94,21 @@ def reading_seconds(size: int) -> float:
     return min(times)
 
 
-def compare(rows: int, model: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+def compare(
+    config: SvitConfig, rows: int, model: Any, parameters: dict[str, Any]
+) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    drawn = [samples.random_sample(CONFIG, rng, WORDS, 1) for _ in range(rows)]
+    drawn = [samples.random_sample(config, rng, WORDS, 1) for _ in range(rows)]
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    engine = Engine(CONFIG, parameters, Compute("float32"), mesh, Rules(), -1, rows)
-    expected, found = torch_answers(model, drawn, NEW), our_answers(engine, drawn, NEW)
+    engine = Engine(config, parameters, Compute("float32"), mesh, Rules(), -1, rows)
+    expected, found = torch_answers(config, model, drawn, NEW), our_answers(engine, drawn, NEW)
     our_answers(engine, drawn, 1)
     seconds = timed(
         {
             "ours": lambda: our_answers(engine, drawn, NEW),
             "ours, first token": lambda: our_answers(engine, drawn, 1),
-            "transformers": lambda: torch_answers(model, drawn, NEW),
-            "transformers, first token": lambda: torch_answers(model, drawn, 1),
+            "transformers": lambda: torch_answers(config, model, drawn, NEW),
+            "transformers, first token": lambda: torch_answers(config, model, drawn, 1),
         }
     )
     medians = {name: statistics.median(times) for name, times in seconds.items()}
@@ -122,11 +132,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", help="folder for decode.json")
     given = parser.parse_args()
-    model = reference.random_llava(CONFIG, seed=0)
-    ours = reference.our_parameters(model, CONFIG)
-    parameters = {path: jnp.asarray(value) for path, value in ours.items()}
-    result: dict[str, Any] = {f"batch {rows}": compare(rows, model, parameters) for rows in BATCHES}
-    result["machine"] = machine()
+    result: dict[str, Any] = {"machine": machine()}
+    for name, config in CONFIGS.items():
+        model = reference.random_llava(config, seed=0)
+        ours = reference.our_parameters(model, config)
+        parameters = {path: jnp.asarray(value) for path, value in ours.items()}
+        result[name] = {
+            f"batch {rows}": compare(config, rows, model, parameters) for rows in BATCHES
+        }
     print(json.dumps(result, indent=1))
     record(result, given.out, "decode")
 
