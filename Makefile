@@ -1,5 +1,7 @@
 PYTHON = python3
 WORKDIR = demo_run
+# Of `make test-latest`: folders of tests, all without.
+ROOMS ?=
 BIN := .venv/bin
 
 .PHONY: demo test slow-test parity beam-test tpu-test lint bench test-latest environment test-environment clean
@@ -42,7 +44,7 @@ bench: environment
 	@$(BIN)/python .ci/bench.py
 
 test-latest:
-	@$(PYTHON) .ci/test_latest.py
+	@$(PYTHON) .ci/test_latest.py $(ROOMS)
 
 # Whether there is something to do is for the script to see (pyproject.toml, the version of Python,
 # a setup that was interrupted): timestamps alone can't tell.

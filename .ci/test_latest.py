@@ -1,5 +1,7 @@
 """Runs the fast tests on the newest Python at hand, with the newest packages that pip gives it.
 
+    python3 .ci/test_latest.py [FOLDER ...]     # all of tests/, or these
+
 Looks for `python3.N` on the PATH and in pyenv's folder. Where none is newer than the one that runs
 this, there is nothing to learn from it: it says so and succeeds.
 """
@@ -30,7 +32,8 @@ def main():
     run([*make, FOLDER, "--extra", "test", "--newest"])
     python = os.path.join(FOLDER, "bin", "python")
     run([python, "-c", "import jax; print('test-latest: jax', jax.__version__)"])
-    run([python, "-m", "pytest", "-q", "-m", "not slow", "--ignore=tests/parity"])
+    folders = sys.argv[1:] or ["tests"]
+    run([python, "-m", "pytest", "-q", "-m", "not slow", "--ignore=tests/parity", *folders])
 
 
 def run(command):
