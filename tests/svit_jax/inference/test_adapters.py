@@ -195,7 +195,10 @@ def test_an_adapter_takes_its_own_rank_and_projector(model, adapters):
     heads, kv = decoder.heads * decoder.head_dim, decoder.kv_heads * decoder.head_dim
     embed, mlp = decoder.embed, decoder.mlp
     sides = {
-        **{"q": embed + heads, "k": embed + kv, "v": embed + kv, "o": heads + embed},
+        "q": embed + heads,
+        "k": embed + kv,
+        "v": embed + kv,
+        "o": heads + embed,
         **dict.fromkeys(("gate", "up", "down"), embed + mlp),
     }
     numbers = sum(
