@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lora_runs import random_adapter
 from random_prompts import FLOAT32, NEVER, make_prompt
 
 from svit_jax.inference.continuous import ContinuousEngine
@@ -15,7 +16,7 @@ from svit_jax.inference.sampler import GREEDY
 from svit_jax.models.adapters import is_adapted, with_adapters
 from svit_jax.models.decoder import PROJECTIONS
 from svit_jax.models.int8 import in_int8
-from svit_jax.models.lora import LoraConfig, is_lora, merge
+from svit_jax.models.lora import LoraConfig, merge
 from svit_jax.models.parameters import flat_parameters, logical_axes
 from svit_jax.models.svit import abstract_model
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
@@ -30,17 +31,12 @@ NEW = 8
 
 @pytest.fixture(scope="module")
 def adapters(model) -> list[tuple[LoraConfig, dict[str, jax.Array]]]:
-    """Random factors, and projectors beside the base's."""
-    rng, base, found = np.random.default_rng(21), flat_parameters(model), []
-    for config in CONFIGS:
-        structure = abstract_model(dataclasses.replace(model.config, lora=config))
-        own = {}
-        for path, shape in sorted(flat_parameters(structure).items()):
-            if is_adapted(path):
-                drawn = 0.3 * rng.standard_normal(shape.shape).astype(np.float32)
-                own[path] = jnp.asarray(drawn) + (0 if is_lora(path) else base[path])
-        found.append((config, own))
-    return found
+    base = jax.device_get(flat_parameters(model))
+    drawn = [
+        (config, random_adapter(model.config, base, config, seed))
+        for seed, config in enumerate(CONFIGS)
+    ]
+    return [(config, jax.device_put(own)) for config, own in drawn]
 
 
 def engine_of(model, parameters, adapters=(), mesh=None, rows=1):
