@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike
 from svit_jax.checkpoints.bundle import Bundle, read_bundle
+from svit_jax.checkpoints.lora_files import ADAPTER_CONFIG
 from svit_jax.checkpoints.manager import (
     check_parameters,
     load_some,
@@ -49,6 +50,11 @@ def load_adapter(
     in its own sharding. Raises UserError where they differ by more than the rounding to another
     dtype, or the model or the tokenizer is another one.
     """
+    if (epath.Path(path) / ADAPTER_CONFIG).exists():
+        raise UserError(
+            f"adapter {name}: {path} is LLaVA's or PEFT's; convert it first: svit convert {path} "
+            "--base BASE --to orbax RUN --keep-lora."
+        )
     checkpoint, workdir = locate_checkpoint(path)
     bundle = read_bundle(workdir)
     config = bundle.model.lora

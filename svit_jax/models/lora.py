@@ -48,7 +48,8 @@ _GATHERED = {
 class LowRank(nnx.Module):
     """What LoRA adds to one kernel's product; its parameters are those of all layers, stacked.
 
-    With `ranks` they are of several adapters, side by side along the rank (`models.adapters`)."""
+    With `ranks` they are of several adapters, side by side along the rank (`models.adapters`): so
+    many of each."""
 
     def __init__(
         self,
@@ -87,7 +88,8 @@ class LowRank(nnx.Module):
         a = shard(self.a[...].astype(x.dtype), *self.inputs, None)
         b = shard(self.b[...].astype(x.dtype), None, *self.outputs)
         low = shard(jnp.einsum(self.down, x, a), "batch", "length", None)
-        if self.ranks and adapter is not None:
+        if self.ranks:
+            assert adapter is not None, "which adapter a row has must be said"
             owner = np.repeat(np.arange(1, 1 + len(self.ranks)), self.ranks)
             low = jnp.where(owner[None, None] == adapter[:, None, None], low, 0)
         return config.alpha / config.rank * jnp.einsum(self.up, low, b)

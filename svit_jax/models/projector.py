@@ -44,9 +44,8 @@ class ProjectorBank(nnx.Module):
     def __call__(
         self, features: Float[Array, "I P C"], adapter: Int[Array, "I"] | None = None
     ) -> Float[Array, "I P D"]:
-        """The embeddings of picture i by projector `adapter[i]`; None: the base's, 0, for all."""
-        if adapter is None:
-            adapter = jnp.zeros(len(features), jnp.int32)
+        """The embeddings of picture i by projector `adapter[i]`."""
+        assert adapter is not None, "which projector a picture has must be said"
         fc1, fc2 = (self._taken(kernel, adapter, features.dtype) for kernel in (self.fc1, self.fc2))
         x = jnp.einsum("IPC,ICD->IPD", features, fc1)
         x = x + self.fc1_bias[...].astype(x.dtype)[adapter][:, None]

@@ -156,6 +156,9 @@ def test_what_does_not_fit_is_refused(model, arrays, runs, tiny_data, tmp_path):
     refused(runs["base"], "adapter pets: .* has no LoRA; give the workdir of a LoRA run")
     refused(runs["some"], "holds a LoRA of its own.*merge it first", base=runs["all"])
     refused(tmp_path / "none", "holds no checkpoint")
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft" / "adapter_config.json").write_text("{}")
+    refused(tmp_path / "peft", "is LLaVA's or PEFT's; convert it first: svit convert")
     lora = dataclasses.replace(model, lora=LORAS["some"])
     changed = arrays["some"] | {"decoder/norm/scale": arrays["base"]["decoder/norm/scale"] + 1e-3}
     run = write_run(tmp_path / "full", lora, changed, tokenizer)
