@@ -70,7 +70,7 @@ def alone(model, adapters):
 @pytest.fixture(scope="module")
 def prompts(model):
     """Of two buckets, with a picture and with two, each to all three models by turns."""
-    shapes = (31, 1), (60, 1), (90, 2)
+    shapes = (31, 1), (50, 1), (90, 2)
     made = [make_prompt(model, n, length, pictures) for n, (length, pictures) in enumerate(shapes)]
     return [dataclasses.replace(prompt, adapter=n) for prompt in made for n in range(3)]
 
