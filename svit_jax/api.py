@@ -9,7 +9,6 @@ from typing import Literal
 
 import jax
 import numpy as np
-from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Float32, UInt8
 
@@ -21,11 +20,12 @@ from data_pipeline.images.transforms import prepare
 from data_pipeline.text.encode import encode_dialogue, encode_prompt
 from data_pipeline.text.templates import get_template
 from data_pipeline.text.tokenizer import Tokenizer
+from svit_jax.checkpoints.adapters import load_adapter
 from svit_jax.checkpoints.bundle import Bundle, read_bundle
 from svit_jax.checkpoints.manager import (
     checkpoint_fingerprint,
     load_parameters,
-    newest_checkpoint,
+    locate_checkpoint,
     stored_parameters,
 )
 from svit_jax.evaluation.benchmark import NoPicture
@@ -33,7 +33,9 @@ from svit_jax.evaluation.run import AnswerAll
 from svit_jax.inference.engine import Engine, Prompt
 from svit_jax.inference.sampler import GREEDY, Sampling
 from svit_jax.inference.text import Stops, TextStream
+from svit_jax.models.adapters import with_adapters
 from svit_jax.models.int8 import has_scales, in_int8
+from svit_jax.models.lora import LoraConfig
 from svit_jax.models.parameters import flat_parameters, logical_axes
 from svit_jax.models.svit import Compute, abstract_model
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
@@ -48,12 +50,18 @@ Shown = Image | Sequence[Image] | NoPicture
 
 @dataclasses.dataclass(frozen=True)
 class Assistant:
-    """A trained model with its tokenizer and template, ready to answer."""
+    """A trained model with its tokenizer and template, ready to answer.
+
+    adapted: the same model with each of its adapters, by name. adapter: the number of this one's in
+    the engine that they share; 0: none.
+    """
 
     bundle: Bundle
     tokenizer: Tokenizer
     engine: Engine
     checkpoint: str
+    adapter: int = 0
+    adapted: Mapping[str, "Assistant"] = dataclasses.field(default_factory=dict)
 
     def picture(self, image: Image) -> UInt8[np.ndarray, "Y X 3"]:
         """A picture as the model sees it; None gives a blank one of the padding's colour."""
@@ -95,7 +103,7 @@ class Assistant:
         size = self.bundle.model.vision.image_size
         pixels = [self.picture(image) for image in images]
         stacked = np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)
-        return Prompt(encoded.tokens, encoded.vision_index, stacked)
+        return Prompt(encoded.tokens, encoded.vision_index, stacked, self.adapter)
 
     def answer(
         self,
@@ -206,17 +214,22 @@ def load(
     mesh: MeshConfig | None = None,
     batch_size: int = 1,
     int8: Int8 = "none",
+    adapters: Mapping[str, PathLike] | None = None,
 ) -> Assistant:
     """The newest checkpoint of a workdir, trained or converted (or one checkpoint folder in it),
     each parameter loaded straight into its sharding. The mesh is of this process's devices: each
     process of several has a model of its own. Computes in `dtype`; keeps parameters as they
     are stored, or cast to `parameter_dtype`. `int8` rounds the decoder's kernels ("weights"), or
-    these and the cache ("all"), once they are loaded. Raises UserError where the folder is not
-    one."""
-    folder = epath.Path(path)
-    checkpoint = newest_checkpoint(folder)
-    workdir = folder if checkpoint != folder else folder.parent.parent
+    these and the cache ("all"), once they are loaded. `adapters` are LoRA runs of this model by
+    name: `load(base, adapters={"pets": run}).adapted["pets"]` answers as that run. Raises
+    UserError where a folder is not what it should be."""
+    checkpoint, workdir = locate_checkpoint(path)
     bundle = read_bundle(workdir)
+    if adapters and bundle.model.lora:
+        raise UserError(
+            f"{path} holds a LoRA of its own, and adapters need a base without; merge it first: "
+            "svit convert LORA_RUN --to orbax MERGED."
+        )
     device_mesh, rules = make_mesh(mesh or MeshConfig(), jax.local_devices()), Rules()
     structure = abstract_model(bundle.model)
     shapes = flat_parameters(structure)
@@ -229,12 +242,27 @@ def load(
         for name, shape in shapes.items()
     }
     parameters = load_parameters(checkpoint, abstract)
+    laid = device_mesh, rules
+    loaded = [
+        load_adapter(name, run, bundle, parameters, *laid) for name, run in (adapters or {}).items()
+    ]
+    configs = [each.config for each in loaded]
     if int8 != "none":
         parameters = in_int8(parameters)
+    if loaded:
+        structure = abstract_model(bundle.model, configs)
+        shardings = tree_shardings(*laid, flat_parameters(structure), logical_axes(structure))
+        own = [(each.config, each.parameters) for each in loaded]
+        parameters = with_adapters(parameters, own, shardings, dtype)
     compute, cache = Compute(dtype), int8 == "all"
-    return assistant(
-        workdir, parameters, compute, device_mesh, rules, batch_size, checkpoint, cache
-    )
+    base = assistant(workdir, parameters, compute, *laid, batch_size, checkpoint, cache, configs)
+    adapted = {
+        name: dataclasses.replace(
+            base, bundle=each.bundle, checkpoint=str(each.checkpoint), adapter=number
+        )
+        for number, (name, each) in enumerate(zip(adapters or {}, loaded, strict=True), 1)
+    }
+    return dataclasses.replace(base, adapted=adapted)
 
 
 def assistant(
@@ -246,13 +274,15 @@ def assistant(
     batch_size: int,
     checkpoint: PathLike,
     int8_cache: bool = False,
+    adapters: Sequence[LoraConfig] = (),
 ) -> Assistant:
     """The model of a workdir with parameters that are at hand, laid on the mesh by the rules;
-    `checkpoint` is what they came from."""
+    `checkpoint` is what they came from. With `adapters` theirs are among them."""
     bundle = read_bundle(workdir)
     tokenizer = Tokenizer(bundle.tokenizer)
     engine = Engine(
         *(bundle.model, parameters, compute, mesh, rules, tokenizer.eos_id, batch_size),
         int8_cache=int8_cache,
+        adapters=adapters,
     )
     return Assistant(bundle, tokenizer, engine, str(checkpoint))

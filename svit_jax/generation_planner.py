@@ -182,7 +182,7 @@ def _prefill(
     tokens = np.zeros((count, length), np.int32)
     one = np.zeros(count, np.int32)
     pictures = np.zeros((count, answering.pictures, size, size, 3), np.uint8)
-    prompts: Any = (tokens, one, tokens, pictures)
+    prompts: Any = (tokens, one, tokens, pictures, one)
     settings = Settings.of([GREEDY] * count)
     rows, chosen, limit = programs.abstract((Prompts(*prompts), settings, one))
     return programs.prefill.lower(parameters, rows, chosen, limit, slots=length)

@@ -240,6 +240,13 @@ def newest_checkpoint(workdir: PathLike) -> epath.Path:
     return steps / str(found[-1])
 
 
+def locate_checkpoint(path: PathLike) -> tuple[epath.Path, epath.Path]:
+    """The newest checkpoint of a workdir, or the one that `path` is, and its workdir."""
+    folder = epath.Path(path)
+    checkpoint = newest_checkpoint(folder)
+    return checkpoint, folder if checkpoint != folder else folder.parent.parent
+
+
 def checkpoint_fingerprint(checkpoint: PathLike) -> str:
     """A hash that differs for different parameters: of the manifest that names their chunks by
     content and place, so that no parameter is read."""
@@ -290,7 +297,26 @@ def load_parameters(checkpoint: PathLike, abstract: Flat) -> dict[str, jax.Array
     except UserError:
         raise
     except Exception as error:  # Orbax raises of any kind
-        raise UserError(
-            f"checkpoint {checkpoint} is damaged ({_brief(error)}); give another one, or bring "
-            "back a copy."
-        ) from None
+        raise _damaged(checkpoint, error) from None
+
+
+def load_some(checkpoint: PathLike, abstract: Flat) -> dict[str, jax.Array]:
+    """As `load_parameters`, of some of a checkpoint's parameters alone."""
+    item = _nest(abstract)
+    wanted = ocp.args.PyTreeRestore(
+        item=item,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+        partial_restore=True,
+    )
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            return _flatten(reader.restore(_rooted(checkpoint) / "parameters", args=wanted))
+    except Exception as error:  # Orbax raises of any kind
+        raise _damaged(checkpoint, error) from None
+
+
+def _damaged(checkpoint: PathLike, error: Exception) -> UserError:
+    return UserError(
+        f"checkpoint {checkpoint} is damaged ({_brief(error)}); give another one, or bring back a "
+        "copy."
+    )

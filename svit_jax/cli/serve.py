@@ -16,6 +16,13 @@ def serve_job(jobs: Any) -> None:
     )
     job.add_argument("--checkpoint", required=True, help="workdir of a training run")
     job.add_argument("--model-name", help="what requests call it (the workdir's name)")
+    job.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a LoRA run of the checkpoint's model that requests may name; once for each",
+    )
     job.add_argument("--host", default="127.0.0.1", help="the address to listen at (127.0.0.1)")
     job.add_argument("--port", type=int, default=8000, help="0: a free one (8000)")
     job.add_argument("--mesh", default="", help=MESH_HELP)
@@ -75,16 +82,15 @@ def serve_job(jobs: Any) -> None:
 def _run(options: argparse.Namespace) -> None:
     import dataclasses
 
-    from etils import epath
-
     from data_pipeline.common.errors import UserError
     from svit_jax.api import load
+    from svit_jax.checkpoints.manager import locate_checkpoint
     from svit_jax.inference.continuous import ContinuousEngine
     from svit_jax.sharding.mesh import parse_mesh
 
     try:
         from svit_jax.serving.run import serve
-        from svit_jax.serving.settings import Limits, ServerSettings, make_access
+        from svit_jax.serving.settings import Limits, ServerSettings, make_access, read_adapters
         from svit_jax.serving.telemetry import log_to_stderr
     except ModuleNotFoundError as error:
         raise UserError(f"svit serve needs {error.name}: pip install 'svit-jax[serve]'.") from None
@@ -93,15 +99,19 @@ def _run(options: argparse.Namespace) -> None:
     access = make_access(
         options.host, options.api_keys_file, options.allow_host, options.allow_url_host
     )
+    _, workdir = locate_checkpoint(options.checkpoint)
+    name = options.model_name or workdir.absolute().name
+    adapters = read_adapters(options.adapter, name)
     log_to_stderr()
     assistant = load(
         options.checkpoint,
         dtype=options.dtype,
         mesh=parse_mesh(options.mesh),
         int8=options.int8,
+        adapters=adapters,
     )
     settings = ServerSettings(
-        options.model_name or epath.Path(assistant.checkpoint).absolute().parents[1].name,
+        name,
         options.host,
         options.port,
         limits,

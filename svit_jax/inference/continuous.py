@@ -204,17 +204,18 @@ class ContinuousEngine:
         tokens = np.zeros((rows, length), np.int32)
         lengths = np.ones(rows, np.int32)
         vision_index = np.full((rows, length), -1, np.int32)
-        limit = np.zeros(rows, np.int32)
+        limit, adapter = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
         for row, ticket in enumerate(tickets):
             lengths[row] = count = len(ticket.prompt.tokens)
             tokens[row, :count] = ticket.prompt.tokens
             vision_index[row, :count] = ticket.prompt.vision_index
             limit[row] = ticket.max_new_tokens
+            adapter[row] = ticket.prompt.adapter
         idle = [GREEDY] * (rows - len(tickets))
         settings = Settings.of([*(ticket.sampling for ticket in tickets), *idle])
         put = self.prefill.put
         seen = self._looked_at(tickets, pictures)
-        prompts = Prompts(put(tokens), put(lengths), put(vision_index), seen)
+        prompts = Prompts(put(tokens), put(lengths), put(vision_index), seen, put(adapter))
         return self.prefill.prefill(
             self._parameters, prompts, *put((settings, limit)), slots=length
         )
@@ -224,14 +225,15 @@ class ContinuousEngine:
         if not pictures:
             size = self._vision.image_size
             return self.prefill.put(np.zeros((self._parts, 0, size, size, 3), np.uint8))
-        images = [image for ticket in tickets for image in ticket.prompt.images]
-        found = self.pictures.find(images)
+        prompts = [ticket.prompt for ticket in tickets]
+        images = [image for prompt in prompts for image in prompt.images]
+        found = self.pictures.find(images, [p.adapter for p in prompts for _ in p.images])
         found += [jnp.zeros_like(found[0])] * (self._parts * pictures - len(found))
         stacked = jnp.stack(found)
         return self.prefill.put(stacked.reshape(self._parts, -1, stacked.shape[-1]))
 
-    def _features(self, images: np.ndarray) -> Array:
-        return self.prefill.features(self._parameters, self.prefill.put(images))
+    def _features(self, images: np.ndarray, adapters: np.ndarray) -> Array:
+        return self.prefill.features(self._parameters, *self.prefill.put((images, adapters)))
 
     def _deliver(self, call: _Call) -> None:
         tokens, logs, steps = jax.device_get(call.emitted)

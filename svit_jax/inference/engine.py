@@ -18,6 +18,7 @@ from svit_jax.inference.programs import CHUNK, Programs, Prompts, batch_parts
 from svit_jax.inference.sampler import GREEDY, Sampling, Settings
 from svit_jax.inference.shapes import bucket_length, cache_slots
 from svit_jax.models.int8 import attach_scales, has_scales
+from svit_jax.models.lora import LoraConfig
 from svit_jax.models.svit import Compute, SvitConfig, abstract_model
 from svit_jax.sharding.rules import Rules
 
@@ -25,11 +26,12 @@ from svit_jax.sharding.rules import Rules
 @dataclasses.dataclass(frozen=True)
 class Prompt:
     """tokens: ids with a pad id where patches go; vision_index: m * P + p there, -1 for text;
-    images: the prompt's M pictures."""
+    images: the prompt's M pictures; adapter: which of the engine's answers, from 1; 0: the base."""
 
     tokens: Int32[np.ndarray, "T"]
     vision_index: Int32[np.ndarray, "T"]
     images: UInt8[np.ndarray, "M Y X 3"]
+    adapter: int = 0
 
     def followed_by(self, tokens: Sequence[int]) -> "Prompt":
         """The prompt with these tokens of text after it."""
@@ -65,8 +67,9 @@ Complete = Callable[[Sequence[int]], bool]
 
 class Engine:
     """Answers prompts in batches of `batch_size` rows: at least as many as asked for, and what the
-    mesh divides. One instance serves one set of parameters, which may be in int8 (`models.int8`);
-    with `int8_cache` keys and values are kept in int8, too."""
+    mesh divides. One instance serves one set of parameters, which may be in int8 (`models.int8`)
+    and may hold those of `adapters`, too (`models.adapters`); with `int8_cache` keys and values
+    are kept in int8, too."""
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class Engine:
         batch_size: int = 1,
         max_length: int = 4096,
         int8_cache: bool = False,
+        adapters: Sequence[LoraConfig] = (),
     ):
         parts = batch_parts(mesh, rules)
         self.config, self.compute = config, compute
@@ -86,7 +90,7 @@ class Engine:
         self.eos_id, self.max_length = eos_id, max_length
         self.batch_size = -(-batch_size // parts) * parts
         self.mesh, self.rules = mesh, rules
-        self.structure = abstract_model(config)
+        self.structure = abstract_model(config, adapters)
         if has_scales(parameters):
             attach_scales(self.structure.decoder.blocks)
         self.int8_cache = int8_cache
@@ -223,12 +227,14 @@ class Engine:
         lengths = np.ones(rows, np.int32)
         vision_index = np.full((rows, length), -1, np.int32)
         images = np.zeros((rows, len(prompts[0].images), size, size, 3), np.uint8)
+        adapter = np.zeros(rows, np.int32)
         for row, prompt in enumerate(prompts):
             lengths[row] = count = len(prompt.tokens)
             tokens[row, :count] = prompt.tokens
             vision_index[row, :count] = prompt.vision_index
             images[row] = prompt.images
-        return Prompts(*self.programs.put((tokens, lengths, vision_index, images)))
+            adapter[row] = prompt.adapter
+        return Prompts(*self.programs.put((tokens, lengths, vision_index, images, adapter)))
 
     def _completion(
         self, tokens: Int32[np.ndarray, "n"], logs: Float32[np.ndarray, "n"]

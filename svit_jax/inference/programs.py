@@ -26,12 +26,14 @@ CHUNK = 32
 
 class Prompts(NamedTuple):
     """Right-padded rows of one bucket. vision_index: m * P + p where patch p of a row's picture m
-    goes, -1 for text. pictures: M of each row, or what `Programs.features` made of them."""
+    goes, -1 for text. pictures: M of each row, or what `Programs.features` made of them. adapter:
+    which of the model's adapters answers a row, from 1; 0: the base alone."""
 
     tokens: Int32[Array, "B T"]
     lengths: Int32[Array, "B"]
     vision_index: Int32[Array, "B T"]
     pictures: UInt8[Array, "B M Y X 3"] | Float[Array, "B MP D"]
+    adapter: Int32[Array, "B"]
 
 
 class State(NamedTuple):
@@ -46,6 +48,7 @@ class State(NamedTuple):
     left: Int[Array, "B"]
     seen: Bool[Array, "B V"]
     settings: Settings
+    adapter: Int[Array, "B"]
 
 
 class Emitted(NamedTuple):
@@ -98,6 +101,7 @@ class Programs:
             left=row,
             seen=self._place("batch", "act_vocab"),
             settings=Settings(row, row, row, row, row),
+            adapter=row,
         )
         self._places = state
         # What the host reads is whole on every device: of several hosts each reads all of it.
@@ -162,15 +166,15 @@ class Programs:
         """The state after each prompt's first token; rows with a limit of 0 stay idle."""
         with active_rules(self._mesh, self._rules):
             model = self._model(parameters)
-            tokens, lengths, vision_index, pictures = prompts
+            tokens, lengths, vision_index, pictures, adapter = prompts
             rows, length = tokens.shape
-            x = model.embed(tokens, pictures, vision_index, self._compute)
+            x = model.embed(tokens, pictures, vision_index, self._compute, adapter)
             within = jnp.arange(length)[None] < lengths[:, None]
             positions = jnp.broadcast_to(jnp.arange(length)[None], (rows, length))
             # What padding leaves in the cache lies ahead of the row, until it is overwritten.
             seen = Packed(within.astype(jnp.int32))
             hidden, cache = model.decoder(
-                x, positions, seen, "new", backend=self._compute.attention
+                x, positions, seen, "new", backend=self._compute.attention, adapter=adapter
             )
             assert cache is not None
             if self._int8_cache:
@@ -184,6 +188,7 @@ class Programs:
                 left=limit,
                 seen=_seen(prompts, within, settings, self._structure.config.decoder.vocab),
                 settings=settings,
+                adapter=adapter,
             )
             state, token, log = self._next(state, model.decoder.unembed(last)[:, 0])
             return state, Emitted(token[None], log[None], jnp.int32(1))
@@ -216,7 +221,7 @@ class Programs:
             x = model.decoder.embed(state.token[:, None], jnp.dtype(self._compute.dtype))
             positions = state.position[:, None]
             mask = cache_mask(positions, state.cache.k.shape[2])
-            hidden, cache = model.decoder(x, positions, mask, state.cache)
+            hidden, cache = model.decoder(x, positions, mask, state.cache, adapter=state.adapter)
             assert cache is not None
             logits = model.decoder.unembed(hidden)[:, 0]
             return self._next(state._replace(cache=cache), logits)
@@ -257,12 +262,13 @@ class Programs:
         """The log-probability of the tokens at `places` (from 1 on), each after all before it."""
         with active_rules(self._mesh, self._rules):
             model = self._model(parameters)
-            tokens, lengths, vision_index, pictures = prompts
+            tokens, lengths, vision_index, pictures, adapter = prompts
             length = tokens.shape[1]
             segments = (jnp.arange(length)[None] < lengths[:, None]).astype(jnp.int32)
             positions = jnp.broadcast_to(jnp.arange(length)[None], tokens.shape)
             hidden = model.hidden(
-                tokens, segments, positions, pictures, vision_index, self._compute
+                *(tokens, segments, positions, pictures, vision_index, self._compute),
+                adapter=adapter,
             )
             # Logits of the places alone: those of all tokens would be as large as the model.
             before = jnp.take_along_axis(hidden, (places - 1)[:, :, None], axis=1)
@@ -270,11 +276,14 @@ class Programs:
             return log_probability(logits, jnp.take_along_axis(tokens, places, axis=1))
 
     def _features(
-        self, parameters: dict[str, jax.Array], images: UInt8[Array, "B Y X 3"]
+        self,
+        parameters: dict[str, jax.Array],
+        images: UInt8[Array, "B Y X 3"],
+        adapter: Int[Array, "B"],
     ) -> Float[Array, "B P D"]:
-        """What the decoder reads of each picture."""
+        """What the decoder reads of each picture, by the projector of an adapter."""
         with active_rules(self._mesh, self._rules):
-            return self._model(parameters).features(images[:, None], self._compute)
+            return self._model(parameters).features(images[:, None], self._compute, adapter)
 
     def _idle(self, slots: int) -> State:
         """Rows that wait for `insert`."""
@@ -291,6 +300,7 @@ class Programs:
             left=none,
             seen=jnp.zeros((rows, decoder.vocab), bool),
             settings=jax.tree.map(jnp.asarray, Settings.of([GREEDY] * rows)),
+            adapter=none,
         )
 
 

@@ -152,15 +152,21 @@ class DecoderBlock(nnx.Module):
         down_axes = ("layers", "mlp", "embed")
         self.down = normal(rngs, (layers, mlp, embed), down_axes, MLP_GAIN * mlp**-0.5)
 
-    def project(self, name: str, x: Array, dropout: Key[Array, ""] | None) -> Array:
+    def project(
+        self,
+        name: str,
+        x: Array,
+        dropout: Key[Array, ""] | None,
+        adapter: Int[Array, "B"] | None,
+    ) -> Array:
         """x times one of the kernels (and its scales, where it is in int8), plus what LoRA adds to
-        it where the model has LoRA."""
+        it where the model has LoRA: with several adapters, each row's own."""
         y = jnp.einsum(PROJECTIONS[name], x, getattr(self, name)[...].astype(x.dtype))
         scale = getattr(self, f"{name}_scale", None)
         if scale is not None:
             y = y * scale[...].astype(x.dtype)[None, None]
         lora = getattr(self, f"{name}_lora", None)
-        return y if lora is None else y + lora(x, dropout)
+        return y if lora is None else y + lora(x, dropout, adapter)
 
     def __call__(
         self,
@@ -170,11 +176,12 @@ class DecoderBlock(nnx.Module):
         cache: tuple[Cache, Int[Array, ""]] | None,
         dropout: Key[Array, ""] | None = None,
         backend: Backend = "xla",
+        adapter: Int[Array, "B"] | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | Cache]:
         """The layer's output, and the keys and values of its tokens; or, given the cache and which
         layer this is, the cache with those in it, which attention then reads."""
         y = self.attention_norm(x)
-        q, k, v = (self.project(name, y, dropout) for name in ("q", "k", "v"))
+        q, k, v = (self.project(name, y, dropout, adapter) for name in ("q", "k", "v"))
         q = rotary(q, positions, self.config.rope_theta)
         k = rotary(k, positions, self.config.rope_theta)
         made: tuple[Array, Array] | Cache = (k, v)
@@ -185,11 +192,11 @@ class DecoderBlock(nnx.Module):
         q = shard(q, "batch", "length", "act_heads", None)
         q, k, v = (checkpoint_name(array, QKV) for array in (q, k, v))
         y = attention(q, k, v, seen, backend)
-        x = x + self.project("o", y, dropout)
+        x = x + self.project("o", y, dropout, adapter)
         y = self.mlp_norm(x)
-        gate, up = (self.project(name, y, dropout) for name in ("gate", "up"))
+        gate, up = (self.project(name, y, dropout, adapter) for name in ("gate", "up"))
         y = shard(jax.nn.silu(gate) * up, "batch", "length", "act_mlp")
-        x = x + self.project("down", y, dropout)
+        x = x + self.project("down", y, dropout, adapter)
         return shard(x, "batch", "length", "act_embed"), made
 
 
@@ -224,11 +231,13 @@ class Decoder(nnx.Module):
         remat: Remat = "none",
         dropout: Key[Array, ""] | None = None,
         backend: Backend = "xla",
+        adapter: Int[Array, "B"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Final hidden states (after the last norm) of embedded tokens, and the grown cache; a new
         one holds these tokens alone, S = T.
 
-        `dropout` is the key of LoRA's dropout; None drops nothing.
+        `dropout` is the key of LoRA's dropout; None drops nothing. `adapter`: which of the
+        adapters each row is answered with, where there are several (`models.adapters`).
         """
         graphdef, parameters = nnx.split(self.blocks)
         keys = None if dropout is None else jax.random.split(dropout, self.config.layers)
@@ -241,7 +250,7 @@ class Decoder(nnx.Module):
                 x, cache = carry
                 parameters, index = layer
                 block = nnx.merge(graphdef, parameters)
-                return block(x, positions, seen, (cache, index), None, backend), None
+                return block(x, positions, seen, (cache, index), None, backend, adapter), None
 
             # Carried, the cache is written in place; as what the layers give it would be copied.
             layers = (parameters, jnp.arange(self.config.layers))
@@ -251,7 +260,7 @@ class Decoder(nnx.Module):
         def block(x: Array, layer: tuple[nnx.State, Any]) -> tuple[Array, object]:
             parameters, key = layer
             block = nnx.merge(graphdef, parameters)
-            x, made = block(x, positions, seen, None, key, backend)
+            x, made = block(x, positions, seen, None, key, backend, adapter)
             return x, made if cache == "new" else None
 
         x, made = jax.lax.scan(rematerialised(block, remat), x, (parameters, keys))

@@ -16,8 +16,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from svit_jax.models.decoder import PROJECTIONS, DecoderBlock
 from svit_jax.models.parameters import Logical, zeros
@@ -45,14 +46,24 @@ _GATHERED = {
 
 
 class LowRank(nnx.Module):
-    """What LoRA adds to one kernel's product; its parameters are those of all layers, stacked."""
+    """What LoRA adds to one kernel's product; its parameters are those of all layers, stacked.
 
-    def __init__(self, name: str, kernel: nnx.Param, config: LoraConfig, rngs: nnx.Rngs):
+    With `ranks` they are of several adapters, side by side along the rank (`models.adapters`): so
+    many of each."""
+
+    def __init__(
+        self,
+        name: str,
+        kernel: nnx.Param,
+        config: LoraConfig,
+        rngs: nnx.Rngs,
+        ranks: tuple[int, ...] = (),
+    ):
         x, w, y = PROJECTIONS[name].replace("->", ",").split(",")
         inputs = sum(axis in x for axis in w)
         self.down = f"{x},{w[:inputs]}R->BTR"
         self.up = f"BTR,R{w[inputs:]}->{y}"
-        self.name, self.config = name, config
+        self.name, self.config, self.ranks = name, config, ranks
         shape, logical = kernel.shape, kernel.get_metadata()["logical_axes"]
         cut, rank = 1 + inputs, config.rank
         self.a = _uniform(rngs, (*shape[:cut], rank), (*logical[:cut], "lora_rank"))
@@ -61,10 +72,13 @@ class LowRank(nnx.Module):
         self.outputs = tuple(_GATHERED[axis] for axis in logical[cut:])
 
     def __call__(
-        self, x: Float[Array, "B T ..."], dropout: Key[Array, ""] | None
+        self,
+        x: Float[Array, "B T ..."],
+        dropout: Key[Array, ""] | None,
+        adapter: Int[Array, "B"] | None = None,
     ) -> Float[Array, "B T ..."]:
         """`dropout` is the layer's key, from which each kernel takes its own; None drops nothing,
-        as in inference."""
+        as in inference. `adapter`: of several, whose ranks count for a row, from 1; 0: nobody's."""
         config = self.config
         if dropout is not None and config.dropout > 0:
             key = jax.random.fold_in(dropout, list(PROJECTIONS).index(self.name))
@@ -74,6 +88,10 @@ class LowRank(nnx.Module):
         a = shard(self.a[...].astype(x.dtype), *self.inputs, None)
         b = shard(self.b[...].astype(x.dtype), None, *self.outputs)
         low = shard(jnp.einsum(self.down, x, a), "batch", "length", None)
+        if self.ranks:
+            assert adapter is not None, "which adapter a row has must be said"
+            owner = np.repeat(np.arange(1, 1 + len(self.ranks)), self.ranks)
+            low = jnp.where(owner[None, None] == adapter[:, None, None], low, 0)
         return config.alpha / config.rank * jnp.einsum(self.up, low, b)
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from svit_jax.models.parameters import normal, zeros
 from svit_jax.sharding import shard
@@ -17,7 +17,10 @@ class Projector(nnx.Module):
         self.fc2 = normal(rngs, (embed, embed), second, (3 * embed) ** -0.5 * 3)
         self.fc2_bias = zeros((embed,), (None,))
 
-    def __call__(self, features: Float[Array, "I P C"]) -> Float[Array, "I P D"]:
+    def __call__(
+        self, features: Float[Array, "I P C"], adapter: Int[Array, "I"] | None = None
+    ) -> Float[Array, "I P D"]:
+        """The decoder's embeddings; `adapter` is for `ProjectorBank`."""
         dtype = features.dtype
         # Said, not left to the partitioner: the kernels are gathered, and pictures stay where they
         # are. Else it may move pictures to the kernels' shards, and for that have all everywhere.
@@ -27,3 +30,29 @@ class Projector(nnx.Module):
         x = jax.nn.gelu(x + self.fc1_bias[...].astype(dtype)[None, None], approximate=False)
         x = jnp.einsum("IPD,DE->IPE", x, fc2)
         return x + self.fc2_bias[...].astype(dtype)[None, None]
+
+
+class ProjectorBank(nnx.Module):
+    """N projectors, the base's and those of its adapters, of which each picture takes one."""
+
+    def __init__(self, count: int, vision_embed: int, embed: int):
+        self.fc1 = zeros((count, vision_embed, embed), (None, "vision_embed", None))
+        self.fc1_bias = zeros((count, embed), (None, None))
+        self.fc2 = zeros((count, embed, embed), (None, "embed", None))
+        self.fc2_bias = zeros((count, embed), (None, None))
+
+    def __call__(
+        self, features: Float[Array, "I P C"], adapter: Int[Array, "I"] | None = None
+    ) -> Float[Array, "I P D"]:
+        """The embeddings of picture i by projector `adapter[i]`."""
+        assert adapter is not None, "which projector a picture has must be said"
+        fc1, fc2 = (self._taken(kernel, adapter, features.dtype) for kernel in (self.fc1, self.fc2))
+        x = jnp.einsum("IPC,ICD->IPD", features, fc1)
+        x = x + self.fc1_bias[...].astype(x.dtype)[adapter][:, None]
+        x = jnp.einsum("IPD,IDE->IPE", jax.nn.gelu(x, approximate=False), fc2)
+        return x + self.fc2_bias[...].astype(x.dtype)[adapter][:, None]
+
+    def _taken(self, kernels: nnx.Param, adapter: Int[Array, "I"], dtype: jnp.dtype) -> Array:
+        """Each picture's kernel, where the picture is; all are gathered, as in `Projector`."""
+        gathered = shard(kernels[...].astype(dtype), None, None, None)
+        return shard(gathered[adapter], "pictures", None, None)

@@ -13,7 +13,7 @@ from starlette.routing import Route, Router
 from svit_jax.api import Assistant
 from svit_jax.inference.continuous import ContinuousEngine
 from svit_jax.serving.chat import ChatCompletions
-from svit_jax.serving.errors import ApiError
+from svit_jax.serving.errors import no_such_model
 from svit_jax.serving.gate import Admission, Gate
 from svit_jax.serving.openapi import description
 from svit_jax.serving.page import PAGE, page_response
@@ -34,27 +34,24 @@ class Service:
 def make_service(
     assistant: Assistant, engine: ContinuousEngine, settings: ServerSettings, max_waiting: int
 ) -> Service:
-    """Serves the engine's answers. `max_waiting` requests may be read or wait beside those that
-    decode."""
+    """Serves the engine's answers, as the base and as each of the assistant's adapters by its
+    name. `max_waiting` requests may be read or wait beside those that decode."""
     metrics = Metrics(engine)
     admission = Admission(engine.rows + max_waiting)
-    chat = ChatCompletions(assistant, engine, settings, admission)
-    model = Model(id=settings.model, created=int(time.time()))
+    assistants = {settings.model: assistant, **assistant.adapted}
+    chat = ChatCompletions(assistants, engine, settings, admission)
+    created = int(time.time())
+    served = {name: Model(id=name, created=created) for name in assistants}
     document = json.dumps(description())
 
     def models(request: Request) -> Response:
-        return _json(ModelList(data=[model]))
+        return _json(ModelList(data=list(served.values())))
 
     def one_model(request: Request) -> Response:
         name = request.path_params["model"]
-        if name != model.id:
-            raise ApiError(
-                404,
-                f"There is no model {name[:100]!r}; this server has {model.id}.",
-                "model_not_found",
-                "model",
-            )
-        return _json(model)
+        if name not in served:
+            raise no_such_model(name, served)
+        return _json(served[name])
 
     def state() -> State:
         return State(

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from svit_jax.serving.conversation import (
     decode_data_url,
     read_conversation,
 )
-from svit_jax.serving.errors import ApiError
+from svit_jax.serving.errors import ApiError, no_such_model
 from svit_jax.serving.gate import Admission
 from svit_jax.serving.remote import PictureFetcher
 from svit_jax.serving.schema import ChatRequest, read_request
@@ -47,16 +47,16 @@ _LONGEST_TOKEN = 256
 
 
 class ChatCompletions:
-    """The endpoint, as an ASGI application."""
+    """The endpoint, as an ASGI application; a request names one of `assistants`."""
 
     def __init__(
         self,
-        assistant: Assistant,
+        assistants: Mapping[str, Assistant],
         engine: ContinuousEngine,
         settings: ServerSettings,
         admission: Admission,
     ):
-        self._assistant, self._engine = assistant, engine
+        self._assistants, self._engine = assistants, engine
         self._settings, self._admission = settings, admission
         self._fetcher = PictureFetcher(settings.access.url_hosts)
         self._pool = ThreadPoolExecutor(settings.decoders, "preparing")
@@ -75,14 +75,11 @@ class ChatCompletions:
 
     async def _answer(self, asked: ChatRequest, scope: Scope, receive: Receive, send: Send) -> None:
         record: Record = scope["state"]["record"]
-        if asked.model != self._settings.model:
-            raise ApiError(
-                404,
-                f"There is no model {asked.model[:100]!r}; this server has {self._settings.model}.",
-                "model_not_found",
-                "model",
-            )
-        prompt = await self._prompt(asked)
+        assistant = self._assistants.get(asked.model)
+        if assistant is None:
+            raise no_such_model(asked.model, self._assistants)
+        record.answer["model"] = asked.model
+        prompt = await self._prompt(asked, assistant)
         record.answer |= {
             "stream": bool(asked.stream),
             "pictures": len(prompt.images),
@@ -100,11 +97,10 @@ class ChatCompletions:
             record.client,
         )
         try:
-            answer = Answer(self._engine, self._assistant.tokenizer, question)
+            answer = Answer(self._engine, assistant.tokenizer, question)
         except UserError as error:
             raise ApiError(400, str(error), "context_length_exceeded", "messages") from None
-        tokenizer = self._assistant.tokenizer
-        writer = Writer(asked, answer, record, tokenizer, len(prompt.tokens))
+        writer = Writer(asked, answer, record, assistant.tokenizer, len(prompt.tokens))
         self._open.add(answer)
         try:
             if asked.stream:
@@ -122,7 +118,7 @@ class ChatCompletions:
             if self._settings.log_contents:
                 record.contents["answer"] = writer.text
 
-    async def _prompt(self, asked: ChatRequest) -> Prompt:
+    async def _prompt(self, asked: ChatRequest, assistant: Assistant) -> Prompt:
         limits = self._settings.limits
         conversation = read_conversation(asked.messages, limits)
         longest = self._engine.max_length * _LONGEST_TOKEN
@@ -140,16 +136,18 @@ class ChatCompletions:
             if picture.url[:5].lower() != "data:" and picture.url not in fetched:
                 room = limits.body_bytes - sum(map(len, fetched.values()))
                 fetched[picture.url] = await self._fetcher.fetch(picture, room)
-        return await self._in_pool(self._make_prompt, conversation, fetched)
+        return await self._in_pool(self._make_prompt, assistant, conversation, fetched)
 
-    def _make_prompt(self, conversation: Conversation, fetched: dict[str, bytes]) -> Prompt:
+    def _make_prompt(
+        self, assistant: Assistant, conversation: Conversation, fetched: dict[str, bytes]
+    ) -> Prompt:
         files = []
         for picture in conversation.pictures:
             data = fetched.get(picture.url)
             files.append(decode_data_url(picture) if data is None else data)
             check_picture(picture, files[-1], self._settings.limits)
         try:
-            return self._assistant.prompt(conversation.turns, files, conversation.system)
+            return assistant.prompt(conversation.turns, files, conversation.system)
         except UserError as error:
             raise ApiError(400, str(error), "invalid_value", "messages") from None
 

@@ -1,7 +1,7 @@
 """Errors as the OpenAI API writes them, and what a wrong request is told."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pydantic
@@ -55,6 +55,11 @@ def overloaded(message: str) -> ApiError:
 def shutting_down() -> ApiError:
     headers = {"Retry-After": RETRY_SECONDS, "Connection": "close"}
     return ApiError(503, "The server is shutting down; ask again.", "shutting_down", None, headers)
+
+
+def no_such_model(name: str, known: Iterable[str]) -> ApiError:
+    text = f"There is no model {name[:100]!r}; this server has {', '.join(known)}."
+    return ApiError(404, text, "model_not_found", "model")
 
 
 def wrong_request(error: pydantic.ValidationError, body: bytes, known: Sequence[str]) -> ApiError:

@@ -31,7 +31,7 @@ def description() -> dict[str, Any]:
         "info": {"title": "svit serve", "version": version("svit-jax")},
         "paths": {
             "/v1/chat/completions": {"post": _chat()},
-            "/v1/models": {"get": _get("The model that answers", replies.ModelList)},
+            "/v1/models": {"get": _get("The models that answer", replies.ModelList)},
             "/v1/models/{model}": {
                 "get": _get("One model", replies.Model, 404)
                 | {

@@ -31,7 +31,8 @@ def serve(
     service = make_service(assistant, engine, settings, max_waiting)
     address = listening.getsockname()
     where = f"[{address[0]}]" if ":" in address[0] else address[0]
-    LOGGER.info(f"{settings.model} is served at http://{where}:{address[1]}/v1")
+    names = ", ".join((settings.model, *assistant.adapted))
+    LOGGER.info(f"{names}: served at http://{where}:{address[1]}/v1")
     try:
         asyncio.run(DrainingServer(service, settings).serve([listening]))
     finally:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import ipaddress
 import os
+from collections.abc import Sequence
 
 from data_pipeline.common.errors import UserError
 from data_pipeline.common.files import PathLike, require_file
@@ -53,7 +54,7 @@ class Access:
 
 @dataclasses.dataclass(frozen=True)
 class ServerSettings:
-    """Where the server listens, what it calls its model, whom it serves and how far.
+    """Where the server listens, what it calls its base model, whom it serves and how far.
 
     decoders: threads that decode pictures and make prompts. behind_proxy: believe a proxy on this
     machine about whom it asks for. log_contents: write questions and answers into the log.
@@ -67,6 +68,27 @@ class ServerSettings:
     decoders: int = 4
     behind_proxy: bool = False
     log_contents: bool = False
+
+
+def read_adapters(given: Sequence[str], base: str) -> dict[str, str]:
+    """Name -> path of options NAME=PATH. Raises UserError where one is not of this form, or two
+    models would have one name."""
+    adapters: dict[str, str] = {}
+    for option in given:
+        name, _, path = option.partition("=")
+        if not (name and path):
+            raise UserError(f"--adapter {option}: write NAME=PATH, as in --adapter pets=pets_run.")
+        if name == base:
+            raise UserError(
+                f"--adapter {option}: the base is called {name}, too; choose another name, or "
+                "another for the base by --model-name."
+            )
+        if name in adapters:
+            raise UserError(
+                f"--adapter {option}: {name} is {adapters[name]} already; choose another name."
+            )
+        adapters[name] = path
+    return adapters
 
 
 def is_loopback(host: str) -> bool:

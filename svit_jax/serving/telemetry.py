@@ -94,8 +94,8 @@ class Metrics:
         )
         self._tokens = Counter(
             "svit_tokens",
-            "Tokens of chat completions, read (prompt) and made (completion)",
-            ["kind"],
+            "Tokens of chat completions, read (prompt) and made (completion), by model",
+            ["kind", "model"],
             registry=self.registry,
         )
         for name, text, count in (
@@ -105,14 +105,16 @@ class Metrics:
             Gauge(name, text, registry=self.registry).set_function(count)
 
     def _histogram(self, name: str, text: str) -> Histogram:
-        return Histogram(name, text, buckets=_SECONDS, registry=self.registry)
+        return Histogram(name, text, ["model"], buckets=_SECONDS, registry=self.registry)
 
     def ended(self, record: Record, route: str) -> None:
         """Counts a request."""
         self._requests.labels(route, str(record.status), record.error or "").inc()
-        if "prompt_tokens" in record.answer:
-            self._seconds.observe(record.seconds)
-            self._tokens.labels("prompt").inc(record.answer["prompt_tokens"])
-            self._tokens.labels("completion").inc(record.answer.get("completion_tokens", 0))
-        if "first_token_seconds" in record.answer:
-            self._first.observe(record.answer["first_token_seconds"])
+        answer = record.answer
+        if "prompt_tokens" in answer:
+            model = answer["model"]
+            self._seconds.labels(model).observe(record.seconds)
+            self._tokens.labels("prompt", model).inc(answer["prompt_tokens"])
+            self._tokens.labels("completion", model).inc(answer.get("completion_tokens", 0))
+            if "first_token_seconds" in answer:
+                self._first.labels(model).observe(answer["first_token_seconds"])

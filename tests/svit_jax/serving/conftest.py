@@ -1,6 +1,7 @@
 """A model of random parameters that is served, and pictures to ask about."""
 
 import base64
+import dataclasses
 
 import jax
 import pytest
@@ -29,6 +30,16 @@ def real_assistant(tiny_assistant) -> Assistant:
     parameters = flat_parameters(jax.jit(lambda: initial_model(model, 3))())
     engine, workdir = tiny_assistant.engine, tiny_assistant.checkpoint
     return assistant(workdir, parameters, engine.compute, engine.mesh, engine.rules, 1, workdir)
+
+
+@pytest.fixture(scope="session")
+def named(tiny_assistant) -> Assistant:
+    """With two adapters, which it can tell apart by number alone."""
+    adapted = {
+        name: dataclasses.replace(tiny_assistant, adapter=number)
+        for number, name in enumerate(("cats", "dogs"), 1)
+    }
+    return dataclasses.replace(tiny_assistant, adapted=adapted)
 
 
 @pytest.fixture(scope="session")

@@ -203,9 +203,10 @@ def test_figures(served, parrot):
     assert found["svit_requests_total", *sorted(["", CHAT, "200"])] == 1
     assert found["svit_requests_total", *sorted(["unsupported_value", CHAT, "400"])] == 1
     assert found["svit_requests_total", *sorted(["not_found", "other", "404"])] == 1
-    assert found["svit_tokens_total", "completion"] == len(parrot.tokens)
-    assert found["svit_tokens_total", "prompt"] == len(parrot.tickets[0].prompt.tokens)
-    assert found["svit_request_seconds_count",] == found["svit_first_token_seconds_count",] == 1
+    assert found["svit_tokens_total", "completion", "tiny"] == len(parrot.tokens)
+    assert found["svit_tokens_total", "prompt", "tiny"] == len(parrot.tickets[0].prompt.tokens)
+    for name in ("svit_request_seconds_count", "svit_first_token_seconds_count"):
+        assert found[name, "tiny"] == 1
     assert found["svit_running",] == found["svit_waiting",] == 0
 
 
@@ -238,7 +239,7 @@ def test_the_log_has_a_line_for_each_request_and_no_contents(
     (chat, models), (with_contents, _) = lines
     assert chat["request"] == "mine-1" and chat["status"] == 200 and chat["error"] is None
     assert chat["client"] == "127.0.0.1" and chat["path"] == CHAT
-    assert (chat["pictures"], chat["finish_reason"]) == (1, "stop")
+    assert (chat["model"], chat["pictures"], chat["finish_reason"]) == ("tiny", 1, "stop")
     assert chat["completion_tokens"] == len(parrot.tokens)
     assert "secret" not in str(chat) and "blue" not in str(chat) and models["status"] == 200
     assert with_contents["messages"] == [{"role": "user", "content": ["a secret", "(picture)"]}]

@@ -230,3 +230,25 @@ def test_the_camera_gives_a_picture(page, engine):
     assert page.locator("#video").is_hidden()
     ask(page, "What is this?")
     assert len(engine.tickets[0].prompt.images) == 1
+
+
+def test_one_of_several_models_is_chosen(browser, named, engine):
+    with serving(named, engine) as served:
+        page = browser.new_page(viewport=SIZES["phone"])
+        page.goto(served.url)
+        choice = page.get_by_label("Model")
+        assert choice.locator("option").all_inner_texts() == ["tiny", "cats", "dogs"]
+        assert choice.input_value() == "tiny" and page.locator("#model").is_hidden()
+        ask(page, "Who are you?")
+        choice.select_option("dogs")
+        ask(page, "And you?")
+        # A new key asks for the names anew, and leaves the choice.
+        page.locator("summary").click()
+        page.fill("#key", "none")
+        page.press("#key", "Tab")
+        ask(page, "Still?")
+        assert choice.input_value() == "dogs"
+        assert [ticket.prompt.adapter for ticket in engine.tickets] == [0, 2, 2]
+        wide = page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+        assert not wide
+        page.close()
