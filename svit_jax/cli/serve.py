@@ -33,12 +33,19 @@ def serve_job(jobs: Any) -> None:
     engine.add_argument("--max-waiting", type=int, default=64, help="that wait; more get 429 (64)")
     engine.add_argument("--max-length", type=int, help="tokens of prompt and answer (4096)")
     engine.add_argument(
+        "--picture-cache-bytes",
+        type=int,
+        default=512 * 2**20,
+        metavar="BYTES",
+        help="for the features of pictures that were seen before (512 MiB)",
+    )
+    engine.add_argument(
         "--warm-up",
         type=int,
-        default=512,
+        default=256,
         metavar="TOKENS",
         help="of text, and a picture: programs for such prompts are compiled before the server is "
-        "ready (512; 0: each when it is first needed)",
+        "ready (256; 0: each when it is first needed)",
     )
     access = job.add_argument_group("access")
     access.add_argument(
@@ -135,5 +142,6 @@ def _run(options: argparse.Namespace) -> None:
         options.rows,
         options.max_length,
         max_waiting=options.max_waiting,
+        picture_bytes=options.picture_cache_bytes,
     )
     serve(assistant, engine, settings, options.max_waiting, listening, options.warm_up)

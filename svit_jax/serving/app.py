@@ -48,7 +48,7 @@ def make_service(
     chat = ChatCompletions(assistants, engine, settings, admission)
     created = int(time.time())
     served = {name: Model(id=name, created=created) for name in assistants}
-    document = json.dumps(description())
+    document = json.dumps(description(settings, list(assistants)))
 
     def models(request: Request) -> Response:
         return _json(ModelList(data=list(served.values())))

@@ -49,6 +49,9 @@ class ScriptedEngine(ContinuousEngine):
     def waiting(self):
         return 0
 
+    def picture_bytes(self):
+        return 0
+
     def close(self, drain=True):
         for ticket in self.tickets:
             ticket.cancel()
