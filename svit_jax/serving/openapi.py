@@ -67,12 +67,13 @@ def description(settings: ServerSettings, models: Sequence[str]) -> dict[str, An
 
 
 def _chat() -> dict[str, Any]:
-    chunk = {"contentMediaType": "application/json", "contentSchema": _reference(replies.ChatChunk)}
+    held = {"anyOf": [_reference(replies.ChatChunk), _reference(replies.ErrorReply)]}
+    some_json = {"type": "string", "contentMediaType": "application/json", "contentSchema": held}
     an_event = {
         "type": "object",
         "required": ["data"],
-        "properties": {"data": {"type": "string", **chunk}},
-        "description": "Each event holds a chunk; the last one holds [DONE].",
+        "properties": {"data": {"anyOf": [{"const": "[DONE]"}, some_json]}},
+        "description": "Each event holds a chunk, or why the answer breaks off; the last [DONE].",
     }
     content = _json(replies.ChatCompletion) | {"text/event-stream": {"schema": an_event}}
     responses = {
