@@ -88,7 +88,7 @@ class Server:
 
     def _address(self) -> re.Match[str] | None:
         assert self.process.poll() is None, self._log.read_text()
-        return re.search(r"is served at http://127.0.0.1:(\d+)/", self._log.read_text())
+        return re.search(r"served at http://127.0.0.1:(\d+)/", self._log.read_text())
 
     def _wait_for(self, condition: Callable[[], Any]) -> Any:
         for _ in range(3000):
