@@ -4,7 +4,7 @@ WORKDIR = demo_run
 ROOMS ?=
 BIN := .venv/bin
 
-.PHONY: demo test slow-test parity beam-test tpu-test lint bench test-latest environment test-environment clean
+.PHONY: demo test slow-test fuzz parity beam-test tpu-test lint bench test-latest environment test-environment clean
 .NOTPARALLEL:
 
 demo: environment
@@ -17,6 +17,12 @@ test: test-environment
 # pytest exits with 5 where no test has the mark.
 slow-test: test-environment
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow --ignore=tests/parity || test $$? -eq 5
+
+# Bounded in count. atheris is there for Linux alone.
+fuzz:
+	@$(PYTHON) .ci/environment.py .venv --extra test fuzz
+	@$(BIN)/python tests/fuzz/serving.py body -runs=10000
+	@$(BIN)/python tests/fuzz/serving.py picture -runs=10000
 
 # Against the PyTorch code: tests/parity.
 parity:

@@ -165,7 +165,7 @@ class Assistant:
     ) -> Iterator[str]:
         """Yields the answer piece by piece, as it is decoded; joined, the pieces are what `answer`
         gives."""
-        text = TextStream(self.tokenizer.decode, Stops(stop))
+        text = TextStream(self.tokenizer.text_decoder(), Stops(stop))
         for token in self.engine.stream(self.prompt(turns, images), max_new_tokens, sampling):
             if piece := text.push(token.id):
                 yield piece

@@ -168,6 +168,10 @@ class Tokenizer:
         known = [int(i) for i in ids if i < self.vocab_size]
         return self._processors[True].decode(known)
 
+    def text_decoder(self) -> "TextDecoder":
+        """`decode` for ids that come one after the other."""
+        return TextDecoder(*self._processors)
+
     def shown(self, ids: Sequence[int]) -> str:
         """The ids piece by piece, for a reader: spaces where words begin, "<s>", "</s>" and "<unk>"
         as they are called, bytes as the characters that they make (or U+FFFD)."""
@@ -181,6 +185,53 @@ class Tokenizer:
         if model.is_byte(i):
             return bytes([int(model.id_to_piece(i)[1:-1], 16)])
         return model.id_to_piece(i).replace(WORD_START, " ").encode()
+
+
+class TextDecoder:
+    """The text of ids that come one by one, each looked at once: joined, what `push` and `finish`
+    return is what `decode` gives. Bytes are held back until they are a character, or can be none.
+    """
+
+    def __init__(
+        self,
+        plain: sentencepiece.SentencePieceProcessor,
+        dummy_prefix: sentencepiece.SentencePieceProcessor,
+    ):
+        self._plain, self._first = plain, dummy_prefix
+        self._begun = False
+        self._bytes = b""
+
+    def push(self, i: int) -> str:
+        """The text that has become certain with this id."""
+        if i >= self._plain.vocab_size():
+            return ""
+        if self._plain.is_byte(i):
+            self._bytes += bytes([int(self._plain.id_to_piece(i)[1:-1], 16)])
+            return self._characters(last=False)
+        before = self._characters(last=True)
+        # The text's first piece loses the space in front of it; bos and eos are no pieces of text.
+        text = (self._plain if self._begun else self._first).decode([i])
+        self._begun = self._begun or not self._plain.is_control(i)
+        return before + text
+
+    def finish(self) -> str:
+        """The rest: of bytes that make no character each is U+FFFD."""
+        return self._characters(last=True)
+
+    def _characters(self, last: bool) -> str:
+        text = ""
+        while self._bytes:
+            try:
+                text, self._bytes = text + self._bytes.decode(), b""
+            except UnicodeDecodeError as error:
+                text += self._bytes[: error.start].decode()
+                self._bytes = self._bytes[error.start :]
+                if not last and error.reason == "unexpected end of data":
+                    break
+                # As SentencePiece does, byte for byte.
+                text, self._bytes = text + "\ufffd", self._bytes[1:]
+        self._begun = self._begun or bool(text)
+        return text
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:

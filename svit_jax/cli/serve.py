@@ -32,6 +32,21 @@ def serve_job(jobs: Any) -> None:
     engine.add_argument("--rows", type=int, default=8, help="requests that decode at once (8)")
     engine.add_argument("--max-waiting", type=int, default=64, help="that wait; more get 429 (64)")
     engine.add_argument("--max-length", type=int, help="tokens of prompt and answer (4096)")
+    engine.add_argument(
+        "--picture-cache-bytes",
+        type=int,
+        default=512 * 2**20,
+        metavar="BYTES",
+        help="for the features of pictures that were seen before (512 MiB)",
+    )
+    engine.add_argument(
+        "--warm-up",
+        type=int,
+        default=256,
+        metavar="TOKENS",
+        help="of text, and a picture: programs for such prompts are compiled before the server is "
+        "ready (256; 0: each when it is first needed)",
+    )
     access = job.add_argument_group("access")
     access.add_argument(
         "--api-keys-file",
@@ -89,7 +104,7 @@ def _run(options: argparse.Namespace) -> None:
     from svit_jax.sharding.mesh import parse_mesh
 
     try:
-        from svit_jax.serving.run import serve
+        from svit_jax.serving.run import listen, serve
         from svit_jax.serving.settings import Limits, ServerSettings, make_access, read_adapters
         from svit_jax.serving.telemetry import log_to_stderr
     except ModuleNotFoundError as error:
@@ -102,14 +117,6 @@ def _run(options: argparse.Namespace) -> None:
     _, workdir = locate_checkpoint(options.checkpoint)
     name = options.model_name or workdir.absolute().name
     adapters = read_adapters(options.adapter, name)
-    log_to_stderr()
-    assistant = load(
-        options.checkpoint,
-        dtype=options.dtype,
-        mesh=parse_mesh(options.mesh),
-        int8=options.int8,
-        adapters=adapters,
-    )
     settings = ServerSettings(
         name,
         options.host,
@@ -120,10 +127,21 @@ def _run(options: argparse.Namespace) -> None:
         options.behind_proxy,
         options.log_contents,
     )
+    # Loading takes its time: what is wrong with the address is said before.
+    listening = listen(settings)
+    log_to_stderr()
+    assistant = load(
+        options.checkpoint,
+        dtype=options.dtype,
+        mesh=parse_mesh(options.mesh),
+        int8=options.int8,
+        adapters=adapters,
+    )
     engine = ContinuousEngine(
         assistant.engine,
         options.rows,
         options.max_length,
         max_waiting=options.max_waiting,
+        picture_bytes=options.picture_cache_bytes,
     )
-    serve(assistant, engine, settings, options.max_waiting)
+    serve(assistant, engine, settings, options.max_waiting, listening, options.warm_up)

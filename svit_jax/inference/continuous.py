@@ -120,6 +120,10 @@ class ContinuousEngine:
     def running(self) -> int:
         return len(self._running)
 
+    def picture_bytes(self) -> int:
+        """What the features of pictures that were seen before take."""
+        return self.pictures.bytes
+
     def close(self, drain: bool = True) -> None:
         """Takes no more requests, and returns when all have ended: answered, or without `drain`
         cancelled."""

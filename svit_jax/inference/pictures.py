@@ -27,7 +27,7 @@ class PictureCache:
     ):
         self._features, self._batch, self._size = features, batch, size
         self._kept: OrderedDict[_Key, jax.Array] = OrderedDict()
-        self.hits = self.misses = 0
+        self.hits = self.misses = self.bytes = 0
 
     def find(
         self, images: Sequence[UInt8[np.ndarray, "Y X 3"]], adapters: Sequence[int]
@@ -46,6 +46,7 @@ class PictureCache:
             self._kept.move_to_end(key)
         while len(self._kept) > 1 and sum(each.nbytes for each in self._kept.values()) > self._size:
             self._kept.popitem(last=False)
+        self.bytes = sum(each.nbytes for each in self._kept.values())
         return [found[key] for key in keys]
 
     def _look(self, new: dict[_Key, np.ndarray]) -> dict[_Key, jax.Array]:

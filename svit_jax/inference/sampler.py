@@ -17,13 +17,16 @@ from data_pipeline.common.errors import UserError
 
 _SEEDS = 2**32
 
+_COLDEST = 0.01
+"""Below it a temperature is 0: logits divided by less overflow."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """temperature 0 is greedy; top_p keeps the fewest tokens with that much probability, top_k the
-    k likeliest (0: all). repetition_penalty divides the logit of every token that prompt or answer
-    already has, or multiplies it where it is negative. A seed gives a prompt the same tokens
-    whatever else is in the batch."""
+    """A temperature of 0, or below 0.01, is greedy; top_p keeps the fewest tokens with that much
+    probability, and one at least; top_k the k likeliest (0: all). repetition_penalty divides the
+    logit of every token that prompt or answer already has, or multiplies it where it is negative. A
+    seed gives a prompt the same tokens whatever else is in the batch."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -62,13 +65,17 @@ class Settings(NamedTuple):
     def of(cls, rows: Sequence[Sampling]) -> "Settings":
         """Of host arrays, for the caller to lay on devices."""
         columns: list[Any] = [
-            np.array([row.temperature for row in rows], np.float32),
+            np.array([_warm(row.temperature) for row in rows], np.float32),
             np.array([row.top_p for row in rows], np.float32),
             np.array([row.top_k for row in rows], np.int32),
             np.array([row.repetition_penalty for row in rows], np.float32),
             np.array([row.seed for row in rows], np.uint32),
         ]
         return cls(*columns)
+
+
+def _warm(temperature: float) -> float:
+    return temperature if temperature >= _COLDEST else 0.0
 
 
 def pick(
@@ -117,7 +124,8 @@ def candidates(logits: Float[Array, "B V"], settings: Settings) -> Float[Array, 
     top_p = settings.top_p[:, None]
     # At 1 everything stays, though sums of shares may round to more than 1.
     within = (before < top_p) | (top_p >= 1)
-    least = jnp.min(jnp.where(within, ordered, jnp.inf), axis=-1, keepdims=True)
+    # The likeliest stays, even where float32 has no number as small as top_p.
+    least = jnp.min(jnp.where(within, ordered, ordered[:, :1]), axis=-1, keepdims=True)
     return jnp.where(scaled >= jnp.maximum(kth, least), scaled, -jnp.inf)
 
 

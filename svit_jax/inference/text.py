@@ -1,10 +1,20 @@
 """Text out of tokens: whole, or piece by piece as they come; never past a stop string."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from data_pipeline.common.errors import UserError
 
-Decode = Callable[[Sequence[int]], str]
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Text out of tokens that come one by one."""
+
+    def push(self, i: int, /) -> str:
+        """The text that has become certain with this token."""
+
+    def finish(self) -> str:
+        """What is left of it at the end."""
 
 
 class Stops:
@@ -39,29 +49,34 @@ class TextStream:
     `push` and `finish` return what has become certain: joined, all pieces are the answer. Held back
     are characters of which bytes are still to come, space that may be the answer's end, and what
     may be the beginning of a stop string. Once `stopped`, a stop string has come: what `push`
-    returned with it was the last piece.
+    returned with it was the last piece. A token costs the same however long the answer is.
     """
 
-    def __init__(self, decode: Decode, stops: Stops):
-        self._decode, self._stops = decode, stops
-        self._tokens: list[int] = []
-        self._said = 0
+    def __init__(self, decoder: Decoder, stops: Stops):
+        self._decoder, self._stops = decoder, stops
+        self._maybe_stop = ""
+        self._space: list[str] = []
+        self._begun = False
         self.stopped = False
 
     def push(self, token: int) -> str:
-        self._tokens.append(token)
-        text = self._decode(self._tokens)
+        # A stop string begins in what was held back: had it begun earlier, so had that.
+        text = self._maybe_stop + self._decoder.push(token)
         self.stopped = self._stops.found(text)
-        if self.stopped:
-            return self.finish()
-        # Bytes that are no whole character are decoded as U+FFFD.
-        return self._say(self._stops.certain(text.rstrip("\ufffd")))
+        certain = self._stops.before(text) if self.stopped else self._stops.certain(text)
+        self._maybe_stop = text[len(certain) :]
+        return self._stripped(certain)
 
     def finish(self) -> str:
-        return self._say(self._stops.before(self._decode(self._tokens)))
+        return self._stripped(self._stops.before(self._maybe_stop + self._decoder.finish()))
 
-    def _say(self, text: str) -> str:
-        text = text.strip()
-        new = text[self._said :]
-        self._said = len(text)
-        return new
+    def _stripped(self, text: str) -> str:
+        """The text with the space that was held back before it, less the space at its own end."""
+        body = text.rstrip()
+        space = text[len(body) :]
+        if not body:
+            self._space.append(space)
+            return ""
+        said = "".join([*self._space, body]) if self._begun else body.lstrip()
+        self._begun, self._space = True, [space]
+        return said

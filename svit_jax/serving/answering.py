@@ -41,7 +41,7 @@ class Answer:
 
     def __init__(self, engine: ContinuousEngine, tokenizer: Tokenizer, question: Question):
         """Raises ApiError where the engine takes no more."""
-        self._text = TextStream(tokenizer.decode, question.stops)
+        self._text = TextStream(tokenizer.text_decoder(), question.stops)
         # Bounded by the answer's own limit of tokens.
         self._news: asyncio.Queue[tuple[list[Token], bool]] = asyncio.Queue()
         if engine.broken:

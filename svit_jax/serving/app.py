@@ -17,9 +17,10 @@ from svit_jax.serving.errors import no_such_model
 from svit_jax.serving.gate import Admission, Gate
 from svit_jax.serving.openapi import description
 from svit_jax.serving.page import PAGE, page_response
-from svit_jax.serving.replies import Model, ModelList, State
+from svit_jax.serving.replies import Model, ModelList, State, Status
 from svit_jax.serving.settings import ServerSettings
 from svit_jax.serving.telemetry import Metrics
+from svit_jax.serving.warming import WarmUp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,17 +33,22 @@ class Service:
 
 
 def make_service(
-    assistant: Assistant, engine: ContinuousEngine, settings: ServerSettings, max_waiting: int
+    assistant: Assistant,
+    engine: ContinuousEngine,
+    settings: ServerSettings,
+    max_waiting: int,
+    warm_up: WarmUp | None = None,
 ) -> Service:
     """Serves the engine's answers, as the base and as each of the assistant's adapters by its
-    name. `max_waiting` requests may be read or wait beside those that decode."""
+    name. `max_waiting` requests may be read or wait beside those that decode. Not ready while
+    `warm_up` is going."""
     metrics = Metrics(engine)
     admission = Admission(engine.rows + max_waiting)
     assistants = {settings.model: assistant, **assistant.adapted}
     chat = ChatCompletions(assistants, engine, settings, admission)
     created = int(time.time())
     served = {name: Model(id=name, created=created) for name in assistants}
-    document = json.dumps(description())
+    document = json.dumps(description(settings, list(assistants)))
 
     def models(request: Request) -> Response:
         return _json(ModelList(data=list(served.values())))
@@ -53,12 +59,15 @@ def make_service(
             raise no_such_model(name, served)
         return _json(served[name])
 
+    def status() -> Status:
+        if engine.broken:
+            return "broken"
+        if admission.draining:
+            return "draining"
+        return "warming_up" if warm_up is not None and warm_up.going else "ready"
+
     def state() -> State:
-        return State(
-            status="broken" if engine.broken else "draining" if admission.draining else "ready",
-            running=engine.running(),
-            waiting=engine.waiting(),
-        )
+        return State(status=status(), running=engine.running(), waiting=engine.waiting())
 
     async def health(request: Request) -> Response:
         found = state()

@@ -34,12 +34,6 @@ from svit_jax.serving.writing import Writer
 
 T = TypeVar("T")
 
-_COLDEST = 0.01
-"""Below it a temperature means the likeliest token always: logits divided by less overflow."""
-
-_LEAST_TOP_P = 1e-6
-"""Less may be 0 in float32, which would leave no token at all."""
-
 _SEEDS = 2**32
 
 _LONGEST_TOKEN = 256
@@ -184,11 +178,10 @@ class ChatCompletions:
 
 def sampling(asked: ChatRequest) -> Sampling:
     """OpenAI's defaults: temperature 1, and a seed of its own for each request without one."""
-    temperature = 1.0 if asked.temperature is None else asked.temperature
     seed = secrets.randbits(32) if asked.seed is None else asked.seed % _SEEDS
     return Sampling(
-        temperature if temperature >= _COLDEST else 0.0,
-        1.0 if asked.top_p is None else max(asked.top_p, _LEAST_TOP_P),
+        1.0 if asked.temperature is None else asked.temperature,
+        1.0 if asked.top_p is None else asked.top_p,
         seed,
         asked.top_k or 0,
         asked.repetition_penalty or 1.0,

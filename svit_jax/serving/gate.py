@@ -16,11 +16,10 @@ from starlette.routing import Match, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from svit_jax.serving.errors import ApiError, GoneError, overloaded, shutting_down
-from svit_jax.serving.settings import ServerSettings
+from svit_jax.serving.settings import ServerSettings, guarded
 from svit_jax.serving.telemetry import LOGGER, Metrics, Record
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_GUARDED = ("/v1/", "/metrics")
 _PROBES = ("/health", "/ready", "/metrics")
 _GONE = 499
 """nginx's status for a client that left before it was answered."""
@@ -113,7 +112,7 @@ class Gate:
             raise ApiError(
                 403, "This server does not answer to the name it was called by.", "wrong_host"
             )
-        if not access.keys or not record.path.startswith(_GUARDED):
+        if not access.keys or not guarded(record.path):
             return
         kind, _, key = headers.get("authorization", "").partition(" ")
         digest = hashlib.sha256(key.strip().encode()).digest()

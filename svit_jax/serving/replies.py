@@ -6,6 +6,7 @@ from typing import Any, Literal
 import pydantic
 
 FinishReason = Literal["stop", "length"]
+Status = Literal["warming_up", "ready", "draining", "broken"]
 
 
 class Usage(pydantic.BaseModel):
@@ -101,7 +102,7 @@ class ErrorReply(pydantic.BaseModel):
 class State(pydantic.BaseModel):
     """Whether the server takes requests, how many are answered now and how many wait."""
 
-    status: Literal["ready", "draining", "broken"]
+    status: Status
     running: int
     waiting: int
 

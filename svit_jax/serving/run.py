@@ -13,6 +13,7 @@ from svit_jax.inference.continuous import ContinuousEngine
 from svit_jax.serving.app import Service, make_service
 from svit_jax.serving.settings import KEYS_VARIABLE, ServerSettings, is_loopback
 from svit_jax.serving.telemetry import LOGGER
+from svit_jax.serving.warming import WarmUp, usual_prompts
 
 _CONNECTIONS = 1024
 _SEND_BUFFER = 128 * 2**10
@@ -21,18 +22,34 @@ _LAST_WORDS_SECONDS = 5
 
 
 def serve(
-    assistant: Assistant, engine: ContinuousEngine, settings: ServerSettings, max_waiting: int
+    assistant: Assistant,
+    engine: ContinuousEngine,
+    settings: ServerSettings,
+    max_waiting: int,
+    listening: socket.socket,
+    warm_up_tokens: int,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then answers what it has taken, within the limit of
-    `drain_seconds`; a second signal ends it at once. Raises UserError where it can't listen."""
-    listening = listen(settings)
+    """Serves at the socket until SIGTERM or SIGINT, then answers what it has taken, within the
+    limit of `drain_seconds`; a second signal ends it at once. It is ready once the programs for
+    prompts of up to `warm_up_tokens` tokens of text are compiled. Raises UserError where another
+    process listens by now."""
     if not settings.access.keys and not is_loopback(settings.host):
         LOGGER.warning(f"anyone who reaches {settings.host} may ask: set {KEYS_VARIABLE}")
-    service = make_service(assistant, engine, settings, max_waiting)
+    vision, longest = assistant.bundle.model.vision, engine.max_length
+    prompts = usual_prompts(warm_up_tokens, vision.patches, vision.image_size, longest)
+    warm_up = WarmUp(engine, prompts, LOGGER.info)
+    service = make_service(assistant, engine, settings, max_waiting, warm_up)
+    try:
+        # Of two processes that hold the address and load, the second hears of it here.
+        listening.listen()
+    except OSError as error:
+        engine.close(drain=False)
+        raise _unusable(settings, error) from None
     address = listening.getsockname()
     where = f"[{address[0]}]" if ":" in address[0] else address[0]
     names = ", ".join((settings.model, *assistant.adapted))
     LOGGER.info(f"{names}: served at http://{where}:{address[1]}/v1")
+    warm_up.start()
     try:
         asyncio.run(DrainingServer(service, settings).serve([listening]))
     finally:
@@ -54,11 +71,15 @@ def listen(settings: ServerSettings) -> socket.socket:
         listening.bind((settings.host, settings.port))
     except (OSError, OverflowError) as error:
         listening.close()
-        raise UserError(
-            f"{settings.host} port {settings.port} can't be served ({error}); choose another "
-            "--host or --port."
-        ) from None
+        raise _unusable(settings, error) from None
     return listening
+
+
+def _unusable(settings: ServerSettings, error: Exception) -> UserError:
+    return UserError(
+        f"{settings.host} port {settings.port} can't be served ({error}); choose another --host or "
+        "--port."
+    )
 
 
 class DrainingServer(uvicorn.Server):

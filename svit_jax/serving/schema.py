@@ -36,6 +36,14 @@ class _Only:
         raise PydanticCustomError("unsupported", "only {shown} is supported", {"shown": shown})
 
 
+def _whole(value: Any) -> Any:
+    """1.0 is an integer in JSON, which knows numbers alone."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WHOLE = pydantic.BeforeValidator(_whole)
+
+
 class TextPart(_Strict):
     type: Literal["text"]
     text: str
@@ -101,13 +109,13 @@ class ChatRequest(_Strict):
     messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1), _WHOLE] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1), _WHOLE] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=2**31 - 1), _WHOLE] | None = None
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), _WHOLE] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[Any, _Only(0)] = None

@@ -91,6 +91,11 @@ def read_adapters(given: Sequence[str], base: str) -> dict[str, str]:
     return adapters
 
 
+def guarded(path: str) -> bool:
+    """Whether the path needs a key, where there are keys."""
+    return path.startswith(("/v1/", "/metrics"))
+
+
 def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

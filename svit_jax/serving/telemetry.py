@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -72,6 +73,9 @@ def log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.getLogger().handlers = [handler]
+    logging.captureWarnings(True)
+    # Each has words of the picture in it, and Python keeps all texts that it has warned of.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     for name in (LOGGER.name, "uvicorn"):
         logging.getLogger(name).setLevel(logging.INFO)
 
@@ -101,6 +105,7 @@ class Metrics:
         for name, text, count in (
             ("svit_running", "Requests that decode now", engine.running),
             ("svit_waiting", "Requests that wait for a row", engine.waiting),
+            ("svit_picture_cache_bytes", "Features of pictures kept", engine.picture_bytes),
         ):
             Gauge(name, text, registry=self.registry).set_function(count)
 

@@ -53,6 +53,40 @@ def test_decode_drops_special_tokens(llama):
     assert llama.decode([1, 319, 6635, 29889, 2]) == "A cat."
 
 
+def in_order(tokenizer, ids):
+    decoder = tokenizer.text_decoder()
+    return "".join([*map(decoder.push, ids), decoder.finish()])
+
+
+SNOW = "a ☃é😀\ufffd".encode()
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(
+        # Special ids, bytes (those of real characters above all), pieces, and ids that are none.
+        st.integers(0, 2)
+        | st.integers(3, 258)
+        | st.sampled_from([3 + byte for byte in SNOW])
+        | st.integers(259, 330),
+        max_size=30,
+    )
+)
+def test_ids_one_by_one_give_the_text_of_all(small, ids):
+    assert small.vocab_size == 320
+    assert in_order(small, ids) == small.decode(ids)
+
+
+@given(st.text(max_size=40))
+def test_a_text_comes_back_one_id_at_a_time(small, text):
+    assert in_order(small, small.encode(text)) == small.decode(small.encode(text))
+
+
+def test_a_character_comes_with_its_last_byte(small):
+    decoder = small.text_decoder()
+    assert [decoder.push(i) for i in small.encode("red ☃")][-3:] == ["", "", "☃"]
+
+
 def test_decode_drops_ids_past_the_vocabulary(tmp_path):
     tokenizer = train_tokenizer(TEXTS, tmp_path / "t.model", 300)
     ids = tokenizer.encode("a cat")

@@ -61,6 +61,22 @@ def test_temperature_zero_is_argmax():
     np.testing.assert_array_equal(found, np.argmax(logits, axis=1))
 
 
+@pytest.mark.parametrize("top_p", [1e-9, 1e-40, 1e-46, 5e-324])
+def test_the_least_top_p_leaves_the_likeliest(top_p):
+    """The last two are 0 in float32."""
+    found = frequencies(Sampling(1.0, top_p=top_p))
+    np.testing.assert_array_equal(found, [0, 1, 0, 0])
+
+
+@pytest.mark.parametrize("temperature", [0.005, 1e-38, 1e-46])
+def test_the_coldest_temperatures_are_greedy(temperature):
+    """Divided by them, logits that differ would be equal: infinite."""
+    settings = Settings.of([Sampling(temperature)] * 2)
+    logits = jnp.asarray([[20.0, 30.0, 29.0], [-3.0, -2.0, -1.0]], jnp.float32)
+    found = pick(logits, settings, jnp.zeros((2, 3), bool), jnp.arange(2))
+    np.testing.assert_array_equal(found, [1, 2])
+
+
 MIXED = [
     GREEDY,
     Sampling(0.7, seed=1),

@@ -1,5 +1,6 @@
 """Stop strings and streaming, over text that is cut into tokens in every way."""
 
+import codecs
 import itertools
 
 import pytest
@@ -21,17 +22,27 @@ def first_stop(text: str, stop: list[str]) -> str:
 
 def streamed(pieces: list[bytes], stop: list[str]) -> tuple[list[str], bool]:
     """What is shown after each token, where token n stands for bytes `pieces[n]`."""
-
-    def decode(tokens):
-        return b"".join(pieces[token] for token in tokens).decode(errors="replace")
-
-    text = TextStream(decode, Stops(stop))
+    text = TextStream(Bytes(pieces), Stops(stop))
     shown = []
     for token in range(len(pieces)):
         shown.append(text.push(token))
         if text.stopped:
             return shown, True
     return [*shown, text.finish()], False
+
+
+class Bytes:
+    """Token n stands for bytes `pieces[n]`."""
+
+    def __init__(self, pieces: list[bytes]):
+        self._pieces = pieces
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        return self._decoder.decode(self._pieces[token])
+
+    def finish(self) -> str:
+        return self._decoder.decode(b"", final=True)
 
 
 def test_a_stop_string_over_several_tokens_is_never_shown():
@@ -47,6 +58,8 @@ def test_characters_of_several_bytes_come_whole():
     snowman = "☃".encode()
     shown, _ = streamed([b"a", snowman[:1], snowman[1:2], snowman[2:], b"b"], [])
     assert shown == ["a", "", "", "☃", "b", ""]
+    # What is not there yet is no stop string.
+    assert "".join(streamed([b"a", snowman[:1], snowman[1:]], ["\ufffd"])[0]) == "a☃"
     # An answer that ends within one shows that something is missing.
     assert "".join(streamed([b"a", snowman[:1]], [])[0]) == "a\ufffd"
 

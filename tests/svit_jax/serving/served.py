@@ -17,6 +17,7 @@ from svit_jax.inference.requests import FullError, Ticket
 from svit_jax.serving.app import make_service
 from svit_jax.serving.run import DrainingServer, listen
 from svit_jax.serving.settings import ServerSettings
+from svit_jax.serving.warming import WarmUp
 
 SETTINGS = ServerSettings("tiny", port=0)
 
@@ -46,6 +47,9 @@ class ScriptedEngine(ContinuousEngine):
         return sum(ticket.ended_by is None for ticket in self.tickets)
 
     def waiting(self):
+        return 0
+
+    def picture_bytes(self):
         return 0
 
     def close(self, drain=True):
@@ -96,9 +100,11 @@ def serving(
     engine: ContinuousEngine,
     settings: ServerSettings = SETTINGS,
     max_waiting: int = 8,
+    warm_up: WarmUp | None = None,
 ) -> Iterator[Served]:
     listening = listen(settings)
-    server = DrainingServer(make_service(assistant, engine, settings, max_waiting), settings)
+    service = make_service(assistant, engine, settings, max_waiting, warm_up)
+    server = DrainingServer(service, settings)
     thread = threading.Thread(
         target=asyncio.run, args=[server.serve([listening])], name="server", daemon=True
     )

@@ -8,10 +8,14 @@ import subprocess
 import sys
 import threading
 
+import httpcore
 import openai
 import pytest
 from served import ScriptedEngine, serving, wait_until
 from test_limits import CHAT, asking, code_of, limited
+
+from svit_jax import api
+from svit_jax.cli import main
 
 ASKED = json.loads(asking())
 
@@ -69,6 +73,15 @@ def test_what_is_not_answered_in_time_is_told_so(tiny_assistant, engine):
     assert {ticket.ended_by for ticket in engine.tickets} == {"cancelled"}
 
 
+def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(
+    trained, served, monkeypatch, capsys
+):
+    monkeypatch.setattr(api, "load", None)
+    where = ["--checkpoint", str(trained.workdir), "--port", str(served.port)]
+    assert main(["serve", *where]) == 1
+    assert "choose another --host or --port" in capsys.readouterr().err
+
+
 def test_the_command_serves_a_checkpoint_until_sigterm(trained, picture):
     """The real thing: a process, its log, an answer, an end with exit code 0."""
     process = subprocess.Popen(
@@ -82,6 +95,7 @@ def test_the_command_serves_a_checkpoint_until_sigterm(trained, picture):
     try:
         log = map(json.loads, process.stderr)
         address = next(found for line in log if (found := re.search("http:.*", line["message"])))
+        origin = address[0].removesuffix("/v1")
         client = openai.OpenAI(base_url=address[0], api_key="none", max_retries=0)
         url = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
         content = [
@@ -92,9 +106,12 @@ def test_the_command_serves_a_checkpoint_until_sigterm(trained, picture):
             model="trained", messages=[{"role": "user", "content": content}], max_tokens=3
         )
         assert 0 <= reply.usage.completion_tokens <= 3
+        wait_until(lambda: httpcore.request("GET", f"{origin}/ready").status == 200)
         process.send_signal(signal.SIGTERM)
         assert process.wait(300) == 0
-        assert next(line for line in log if line.get("path") == CHAT)["status"] == 200
+        lines = list(log)
+        assert next(line for line in lines if line.get("path") == CHAT)["status"] == 200
+        assert any(line.get("message", "").startswith("warm-up took") for line in lines)
     finally:
         process.kill()
         process.stderr.close()

@@ -3,9 +3,6 @@
 The whole of the server but uvicorn, called as uvicorn calls it, which is quicker.
 """
 
-import asyncio
-import base64
-import json
 import random
 import zlib
 
@@ -13,67 +10,26 @@ import pytest
 from hostile_pictures import hostile_files, png, saved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from served import SETTINGS, ScriptedEngine
-from test_limits import CHAT
-
-from svit_jax.serving.app import make_service
+from in_process import about, answering, as_json, check, data_url
+from served import ScriptedEngine
 
 FEW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=5000)
 
-PICTURES = [saved("PNG"), saved("JPEG"), saved("GIF", frames=2), saved("WEBP", lossless=True)]
+PICTURES = [
+    *(saved("PNG"), saved("JPEG"), saved("GIF", frames=2), saved("WEBP", lossless=True)),
+    *(saved("BMP"), saved("MPO", frames=2), saved("JPEG", progressive=True)),
+    png(600, 600, zlib.compress(bytes(600 * 1801), 9)),
+]
 
 
 @pytest.fixture(scope="module")
 def ask(tiny_assistant):
     """Status and body of the answer to one body."""
     engine = ScriptedEngine(tiny_assistant.tokenizer.encode("red"))
-    app = make_service(tiny_assistant, engine, SETTINGS, 8).app
-
-    async def call(body: bytes, headers) -> tuple[int, bytes]:
-        sent = []
-        done = asyncio.Event()
-        pieces = [{"type": "http.request", "body": body}]
-
-        async def receive():
-            if pieces:
-                return pieces.pop()
-            await done.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": CHAT,
-            "client": ("127.0.0.1", 1),
-            "headers": [(b"content-type", b"application/json"), *headers],
-        }
-        await app(scope, receive, send)
-        done.set()
-        return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
-
-    with asyncio.Runner() as runner:
-        yield lambda body, headers=(): runner.run(call(body, headers))
+    with answering(tiny_assistant, engine) as ask:
+        yield ask
     assert engine.broken is None
-
-
-def check(answer: tuple[int, bytes]) -> int:
-    """Any answer that is no failure of the server's; a refusal has OpenAI's shape."""
-    status, body = answer
-    assert status in (200, 400, 404), body
-    if status != 200:
-        error = json.loads(body)["error"]
-        assert set(error) == {"message", "type", "param", "code"} and error["message"]
-        assert error["type"] == "invalid_request_error" and error["code"]
-    return status
-
-
-def as_json(value) -> bytes:
-    """NaN and lone surrogates too, which Python's JSON writes."""
-    return json.dumps(value).encode()
 
 
 ANYTHING = st.recursive(
@@ -81,6 +37,15 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=8,
 )
+
+
+def nested(depth: int) -> list:
+    """[[[...]]]"""
+    found: list = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
 
 NAMES = (
     *("temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop", "n", "user"),
@@ -92,10 +57,17 @@ PLAUSIBLE = (
     ANYTHING
     | st.sampled_from([0, 1, -1, 0.5, 1e-45, 1e308, 2**31, 2**64, "", "red", [], ["a"], {}])
     | st.text(st.characters(codec=None), max_size=20)
+    | st.integers(300, 3000).map(lambda digits: 10**digits)
+    | st.integers(1, 400).map(nested)
 )
 
 URLS = st.one_of(
     st.text(max_size=30),
+    st.builds(
+        lambda data, seed: damaged(data_url(data).encode(), seed).decode("latin-1"),
+        st.sampled_from(PICTURES[:4]),
+        st.integers(),
+    ),
     st.binary(max_size=60).map(lambda data: data_url(data)),
     st.builds(
         lambda data, seed: data_url(damaged(data, seed)), st.sampled_from(PICTURES), st.integers()
@@ -135,10 +107,6 @@ ORDINARY = st.builds(
 )
 
 
-def data_url(data: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
-
-
 def damaged(data: bytes, seed: int) -> bytes:
     """Cut, or with a few bytes changed, repeated or taken away."""
     rng = random.Random(seed)
@@ -155,11 +123,6 @@ def damaged(data: bytes, seed: int) -> bytes:
         else:
             del found[place : place + rng.randrange(8)]
     return bytes(found)
-
-
-def about(data: bytes) -> bytes:
-    part = {"type": "image_url", "image_url": {"url": data_url(data)}}
-    return as_json({"model": "tiny", "messages": [{"role": "user", "content": [part]}]})
 
 
 def test_what_is_sent_here_would_be_answered(ask):
