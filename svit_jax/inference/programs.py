@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt8
 
 from svit_jax.inference.sampler import GREEDY, Settings, log_probability, pick
-from svit_jax.models.attention import Packed, cache_mask
+from svit_jax.models.attention import Packed
 from svit_jax.models.decoder import Cache
 from svit_jax.models.parameters import with_parameters
 from svit_jax.models.svit import Compute, Svit
@@ -91,8 +91,8 @@ class Programs:
         self._int8_cache = int8_cache
         self._mesh, self._rules = mesh, inference_rules(mesh, rules, rows)
         whole, row = self._place(), self._place("batch")
-        vectors = self._place(None, "batch", None, "kv_heads", None)
-        scales = self._place(None, "batch", None, "kv_heads") if int8_cache else None
+        vectors = self._place(None, "batch", "kv_heads", None, None)
+        scales = self._place(None, "batch", "kv_heads", None) if int8_cache else None
         state = State(
             cache=Cache(vectors, vectors, scales, scales),
             token=row,
@@ -181,7 +181,7 @@ class Programs:
                 cache = cache.in_int8()
             last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
             state = State(
-                cache=jax.tree.map(lambda array: _with_slots(array, slots), cache),
+                cache=cache.with_slots(slots),
                 token=jnp.zeros(rows, jnp.int32),
                 position=lengths - 1,
                 number=jnp.zeros(rows, jnp.int32),
@@ -220,8 +220,7 @@ class Programs:
             model = self._model(parameters)
             x = model.decoder.embed(state.token[:, None], jnp.dtype(self._compute.dtype))
             positions = state.position[:, None]
-            mask = cache_mask(positions, state.cache.k.shape[2])
-            hidden, cache = model.decoder(x, positions, mask, state.cache, adapter=state.adapter)
+            hidden, cache = model.decoder(x, positions, None, state.cache, adapter=state.adapter)
             assert cache is not None
             logits = model.decoder.unembed(hidden)[:, 0]
             return self._next(state._replace(cache=cache), logits)
@@ -288,7 +287,7 @@ class Programs:
     def _idle(self, slots: int) -> State:
         """Rows that wait for `insert`."""
         decoder, rows = self._structure.config.decoder, self._rows
-        shape = decoder.layers, rows, slots, decoder.kv_heads, decoder.head_dim
+        shape = decoder.layers, rows, decoder.kv_heads, slots, decoder.head_dim
         vectors = jnp.zeros(shape, self._compute.dtype)
         cache = Cache(vectors, vectors)
         none = jnp.zeros(rows, jnp.int32)
@@ -320,12 +319,6 @@ def _insert(rows: State, made: State, source: Int[Array, ""], target: Int[Array,
 def _release(rows: State, released: Bool[Array, "B"]) -> State:
     """`rows` of which these make no more tokens."""
     return rows._replace(left=jnp.where(released, 0, rows.left))
-
-
-def _with_slots(array: Array, slots: int) -> Array:
-    """[L, B, T, ...] with zeros up to S slots."""
-    missing = slots - array.shape[2]
-    return jnp.pad(array, [(0, missing) if axis == 2 else (0, 0) for axis in range(array.ndim)])
 
 
 def _seen(

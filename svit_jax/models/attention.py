@@ -32,8 +32,8 @@ class Packed(NamedTuple):
     segment_ids: Int[Array, "B T"]
 
 
-Seen = Packed | Bool[Array, "B T S"] | None
-"""A packed row's segments; a mask, True where a query may look; None: everything."""
+Seen = Packed | None
+"""A packed row's segments; None: everything."""
 
 _KERNELS = {"splash": attention_splash, "gpu": attention_gpu}
 
@@ -51,24 +51,39 @@ def attention(
     Each backend names its result for `models.remat`, once: a kernel that keeps it for its own
     backward pass would be kept twice if the caller named it too.
 
-    A mask, which decoding with a cache gives, is always XLA's. Raises UserError where the backend
-    that is asked for by name can't run here.
+    Raises UserError where the backend that is asked for by name can't run here.
     """
     place = placement(axes)
-    kernel = None if isinstance(seen, jax.Array) else kernel_for(backend, q, place)
+    kernel = kernel_for(backend, q, place)
     if kernel is None:
-        mask = packed_mask(seen.segment_ids) if isinstance(seen, Packed) else seen
-        mask = None if mask is None else mask[:, None]
+        mask = None if seen is None else packed_mask(seen.segment_ids)[:, None]
         return checkpoint_name(jax.nn.dot_product_attention(q, k, v, mask=mask), ATTENTION)
     rows, length = q.shape[:2]
-    causal = isinstance(seen, Packed)
-    segments = seen.segment_ids if isinstance(seen, Packed) else jnp.ones((rows, length), jnp.int32)
+    causal = seen is not None
+    segments = jnp.ones((rows, length), jnp.int32) if seen is None else seen.segment_ids
     # Padding is segment 0: tokens of a tower don't see it, and those of a packed row not ahead.
     padding = -length % (kernel.BLOCK * place.parts(place.tokens))
     q, k, v = (jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))) for x in (q, k, v))
     segments = jnp.pad(segments, ((0, 0), (0, padding)))
     interpret = place.platform == "cpu"
     return kernel.fused(q, k, v, segments, causal, place, interpret)[:, :length]
+
+
+def cached_attention(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B K S H"],
+    v: Float[Array, "B K S H"],
+    positions: Int[Array, "B T"],
+) -> Float[Array, "B T N H"]:
+    """The same of tokens at `positions` over a cache, whose slot s holds position s: each sees the
+    slots up to its own. Always XLA's: a step of decoding reads the cache once, and that is all."""
+    rows, length, heads, size = q.shape
+    q = q.reshape(rows, length, k.shape[1], -1, size)
+    scores = jnp.einsum("BTKGH,BKSH->BKGTS", q, k, preferred_element_type=jnp.float32)
+    seen = cache_mask(positions, k.shape[2])[:, None, None]
+    scores = jnp.where(seen, scores * size**-0.5, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("BKGTS,BKSH->BTKGH", weights, v).reshape(rows, length, heads, size)
 
 
 def kernel_for(

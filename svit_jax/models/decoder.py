@@ -13,7 +13,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Int8, Key
 
-from svit_jax.models.attention import Backend, Seen, attention
+from svit_jax.models.attention import Backend, Seen, attention, cached_attention
 from svit_jax.models.parameters import normal, ones
 from svit_jax.models.remat import QKV, Remat, rematerialised
 from svit_jax.sharding import shard
@@ -53,13 +53,23 @@ PROJECTIONS = {
 
 
 class Cache(NamedTuple):
-    """Keys and values of S positions for each layer; slot s holds position s. In int8 each vector
-    of H has a scale of its own."""
+    """Keys and values of S positions for each layer; slot s holds position s. A head's slots lie
+    together, as its products want them. In int8 each vector of H has a scale of its own."""
 
-    k: Float[Array, "L B S K H"] | Int8[Array, "L B S K H"]
-    v: Float[Array, "L B S K H"] | Int8[Array, "L B S K H"]
-    k_scale: Float[Array, "L B S K"] | None = None
-    v_scale: Float[Array, "L B S K"] | None = None
+    k: Float[Array, "L B K S H"] | Int8[Array, "L B K S H"]
+    v: Float[Array, "L B K S H"] | Int8[Array, "L B K S H"]
+    k_scale: Float[Array, "L B K S"] | None = None
+    v_scale: Float[Array, "L B K S"] | None = None
+
+    @property
+    def slots(self) -> int:
+        return self.k.shape[3]
+
+    def with_slots(self, slots: int) -> "Cache":
+        """With zeros up to so many."""
+        missing = slots - self.slots
+        padding = [(0, 0), (0, 0), (0, 0), (0, missing)]
+        return jax.tree.map(lambda x: jnp.pad(x, [*padding, *[(0, 0)] * (x.ndim - 4)]), self)
 
     def in_int8(self) -> "Cache":
         """The same, rounded."""
@@ -74,7 +84,7 @@ class Cache(NamedTuple):
         v: Float[Array, "B T K H"],
     ) -> "Cache":
         """With the keys and values of a layer's new tokens at their positions."""
-        place = (layer, jnp.arange(k.shape[0])[:, None], positions)
+        place = (layer, jnp.arange(k.shape[0])[:, None], slice(None), positions)
         new = Cache(k, v)
         if self.k_scale is not None:
             new = new.in_int8()
@@ -82,7 +92,7 @@ class Cache(NamedTuple):
 
     def of_layer(
         self, layer: Int[Array, ""], dtype: Any
-    ) -> tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]]:
+    ) -> tuple[Float[Array, "B K S H"], Float[Array, "B K S H"]]:
         """The keys and values of one layer."""
         if self.k_scale is None or self.v_scale is None:
             return self.k[layer], self.v[layer]
@@ -184,14 +194,16 @@ class DecoderBlock(nnx.Module):
         q, k, v = (self.project(name, y, dropout, adapter) for name in ("q", "k", "v"))
         q = rotary(q, positions, self.config.rope_theta)
         k = rotary(k, positions, self.config.rope_theta)
-        made: tuple[Array, Array] | Cache = (k, v)
+        q = shard(q, "batch", "length", "act_heads", None)
+        made: tuple[Array, Array] | Cache
         if cache is not None:
             held, layer = cache
             made = held.with_tokens(layer, positions, k, v)
-            k, v = made.of_layer(layer, x.dtype)
-        q = shard(q, "batch", "length", "act_heads", None)
-        q, k, v = (checkpoint_name(array, QKV) for array in (q, k, v))
-        y = attention(q, k, v, seen, backend)
+            y = cached_attention(q, *made.of_layer(layer, x.dtype), positions)
+        else:
+            made = k.swapaxes(1, 2), v.swapaxes(1, 2)
+            q, k, v = (checkpoint_name(array, QKV) for array in (q, k, v))
+            y = attention(q, k, v, seen, backend)
         x = x + self.project("o", y, dropout, adapter)
         y = self.mlp_norm(x)
         gate, up = (self.project(name, y, dropout, adapter) for name in ("gate", "up"))
@@ -234,7 +246,8 @@ class Decoder(nnx.Module):
         adapter: Int[Array, "B"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Final hidden states (after the last norm) of embedded tokens, and the grown cache; a new
-        one holds these tokens alone, S = T.
+        one holds these tokens alone, S = T. With a cache a token sees the slots up to its position,
+        and `seen` is not asked.
 
         `dropout` is the key of LoRA's dropout; None drops nothing. `adapter`: which of the
         adapters each row is answered with, where there are several (`models.adapters`).

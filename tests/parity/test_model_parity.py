@@ -18,7 +18,7 @@ from torch_reference import (
 )
 
 from data_pipeline.loading.batch import Batch
-from svit_jax.models.attention import packed_mask
+from svit_jax.models.attention import Packed
 from svit_jax.models.parameters import flat_parameters, with_parameters
 from svit_jax.models.svit import Compute, Svit, SvitConfig, abstract_model
 from svit_jax.training.objective import batch_sums
@@ -108,7 +108,7 @@ def test_decoder_alone(config, differences):
     def run(tokens):
         positions = jnp.broadcast_to(jnp.arange(17)[None], tokens.shape)
         x = decoder.embed(tokens, jnp.dtype("float32"))
-        hidden, _ = decoder(x, positions, packed_mask(jnp.ones_like(tokens)))
+        hidden, _ = decoder(x, positions, Packed(jnp.ones_like(tokens)))
         return decoder.unembed(hidden)
 
     differences.absolute("decoder logits", run(tokens), expected, LOGITS)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy_reference as reference
 import pytest
 
-from svit_jax.models.attention import packed_mask
+from svit_jax.models.attention import Packed
 from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.presets import PRESETS
 from svit_jax.models.svit import Compute, abstract_model
@@ -25,9 +25,9 @@ def test_decoder_is_llama(small_model, small_parameters):
     rng = np.random.default_rng(2)
     x = rng.standard_normal((2, 7, 20)).astype(np.float32)
     positions = np.stack([np.arange(7), np.arange(7) + 30]).astype(np.int32)
-    mask = packed_mask(jnp.ones((2, 7), jnp.int32))
+    seen = Packed(jnp.ones((2, 7), jnp.int32))
     decoder = small_model.decoder
-    hidden, cache = jax.jit(lambda *a: decoder(*a))(x, positions, mask)
+    hidden, cache = jax.jit(lambda *a: decoder(*a))(x, positions, seen)
     assert cache is None
     p = reference.part(small_parameters, "decoder")
     for row in range(2):

@@ -15,6 +15,7 @@ from svit_jax.models.attention import (
     TOWER_AXES,
     Packed,
     attention,
+    cached_attention,
     kernel_for,
 )
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
@@ -198,10 +199,13 @@ def test_the_gpu_kernel_lowers_to_triton(causal, head_dim):
     assert text.count("custom_call @__gpu$xla.gpu.triton(") == 3
 
 
-def test_a_mask_is_always_xlas():
-    """Decoding with a cache: one query, which sees the slots that are filled."""
+def test_over_a_cache_each_token_sees_the_slots_up_to_its_own():
     q, k, v, _ = drawn(4)
-    mask = jnp.broadcast_to(jnp.arange(4) < 3, (ROWS, 1, 4))
-    found = attention(q[:, :1], k, v, mask, "splash")
-    expected = dense(q[:, :1], k[:, :3], v[:, :3], None)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    positions = np.array([2, 0])
+    found = cached_attention(
+        q[:, :1], k.swapaxes(1, 2), v.swapaxes(1, 2), jnp.asarray(positions)[:, None]
+    )
+    for row, last in enumerate(positions):
+        seen = slice(row, row + 1), slice(0, last + 1)
+        expected = dense(q[row : row + 1, :1], k[seen], v[seen], None)
+        np.testing.assert_allclose(found[row : row + 1], expected, rtol=1e-4, atol=1e-5)

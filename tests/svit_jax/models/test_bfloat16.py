@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svit_jax.models.attention import attention, packed_mask
+from svit_jax.models.attention import Packed, attention, packed_mask
 from svit_jax.models.decoder import RmsNorm
 from svit_jax.models.parameters import with_parameters
 from svit_jax.models.svit import Compute, abstract_model
@@ -51,10 +51,11 @@ def test_attention_rounds_its_weights_and_its_output_alone(spread):
     rng = np.random.default_rng(0)
     q, k, v = rng.standard_normal((3, 2, 256, 4, 64))
     q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in (spread * q, k, v))
-    mask = packed_mask(jnp.ones((2, 256), jnp.int32))
-    expected = attention(*(x.astype(jnp.float32) for x in (q, k, v)), mask)
+    seen = Packed(jnp.ones((2, 256), jnp.int32))
+    mask = packed_mask(seen.segment_ids)
+    expected = attention(*(x.astype(jnp.float32) for x in (q, k, v)), seen)
     bound = 1.15 * ONE * math.sqrt(2)
-    assert error(attention(q, k, v, mask), expected) < bound
+    assert error(attention(q, k, v, seen), expected) < bound
     assert error(narrow_attention(q, k, v, mask), expected) > 1.4 * bound
 
 

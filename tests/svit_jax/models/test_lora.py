@@ -9,7 +9,7 @@ import numpy_reference as reference
 import pytest
 
 from svit_jax.config import load_config, run_config
-from svit_jax.models.attention import packed_mask
+from svit_jax.models.attention import Packed
 from svit_jax.models.lora import LoraConfig, is_lora, merge
 from svit_jax.models.parameters import flat_parameters, with_parameters
 from svit_jax.models.svit import Svit, SvitConfig, abstract_model, initial_model
@@ -56,8 +56,8 @@ def added(parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def test_lora_adds_the_product_of_its_factors(model, config, parameters):
     x = np.random.default_rng(12).standard_normal((1, 7, 20)).astype(np.float32)
-    mask = packed_mask(jnp.ones((1, 7), jnp.int32))
-    hidden, _ = jax.jit(lambda x: model.decoder(x, jnp.arange(7)[None], mask))(x)
+    seen = Packed(jnp.ones((1, 7), jnp.int32))
+    hidden, _ = jax.jit(lambda x: model.decoder(x, jnp.arange(7)[None], seen))(x)
     p = reference.part(added(parameters), "decoder")
     expected = reference.decode(p, config.decoder, x[0].astype(np.float64), np.arange(7))
     np.testing.assert_allclose(hidden[0], expected, rtol=1e-4, atol=2e-5)
@@ -72,8 +72,8 @@ def test_merged_equals_unmerged(model, config, parameters):
     assert merged.keys() == flat_parameters(abstract_model(base)).keys()
     plain = with_parameters(abstract_model(base), merged)
     x = jnp.asarray(np.random.default_rng(13).standard_normal((2, 9, 20)), jnp.float32)
-    positions, mask = jnp.tile(jnp.arange(9), (2, 1)), packed_mask(jnp.ones((2, 9), jnp.int32))
-    logits = [m.decoder.unembed(m.decoder(x, positions, mask)[0]) for m in (model, plain)]
+    positions, seen = jnp.tile(jnp.arange(9), (2, 1)), Packed(jnp.ones((2, 9), jnp.int32))
+    logits = [m.decoder.unembed(m.decoder(x, positions, seen)[0]) for m in (model, plain)]
     np.testing.assert_allclose(logits[0], logits[1], rtol=0, atol=1e-5)
 
 

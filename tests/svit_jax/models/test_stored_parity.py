@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.loading.batch import Batch
-from svit_jax.models.attention import packed_mask
+from svit_jax.models.attention import Packed
 from svit_jax.models.parameters import with_parameters
 from svit_jax.models.svit import Compute, Svit, abstract_model
 from svit_jax.training.objective import batch_sums
@@ -47,7 +47,7 @@ def test_decoder(model, arrays):
     def run(tokens):
         x = model.decoder.embed(tokens, jnp.dtype("float32"))
         positions = jnp.arange(tokens.shape[1])[None]
-        hidden, _ = model.decoder(x, positions, packed_mask(jnp.ones_like(tokens)))
+        hidden, _ = model.decoder(x, positions, Packed(jnp.ones_like(tokens)))
         return model.decoder.unembed(hidden)
 
     np.testing.assert_allclose(run(tokens)[0], arrays["decoder_logits"], **LOGITS)
