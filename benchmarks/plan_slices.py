@@ -71,9 +71,13 @@ def split(name: str) -> tuple[str, int]:
 def remats(name: str, model: str, mode: str) -> tuple[str, ...]:
     """What the decoder may keep, most first; without what is far from fitting."""
     generation, chips = split(name)
-    small = chips == 16 and generation != "v5p"
-    far = small and (generation == "v5e" or (model, mode) == ("13b", "full"))
-    return ("attention", "full") if far else ("dots", "attention", "full")
+    far = {
+        "v5e": chips == 16 or (chips == 64 and (model, mode) == ("13b", "lora")),
+        "v4": chips == 16 and model == "13b",
+        "v6e": chips == 16 and model == "13b",
+        "v5p": False,
+    }
+    return ("attention", "full") if far[generation] else ("dots", "attention", "full")
 
 
 def topology(name: str) -> tuple[str, int]:

@@ -68,8 +68,8 @@ def plan_config(
     place = parse_topology(topology, slices)
     overrides = (*overrides, *mesh_overrides(mesh))
     config = run_config(load_config(config_file, overrides), with_data=False)
-    devices = topology_devices(place)
-    grid = make_mesh(config.mesh, devices)
+    check_attention(config, place)
+    grid = make_mesh(config.mesh, topology_devices(place))
     axes = dict(zip(MESH_AXES, grid.devices.shape, strict=True))
     say(f"compiling {config_file} for {place.name} ({_axes_line(axes)}); this takes minutes")
     started = time.perf_counter()
@@ -103,6 +103,16 @@ def plan_config(
         compile_seconds=round(seconds, 1),
         versions=compiler_versions(place),
     )
+
+
+def check_attention(config: RunConfig, place: Topology) -> None:
+    """Raises UserError where a kernel of GPUs is asked for by name: CPUs, which stand in for them,
+    have none."""
+    if not place.on_tpu and config.compute.attention not in ("auto", "xla"):
+        raise UserError(
+            f"model.compute.attention={config.compute.attention}: simulated GPUs have no such "
+            "kernel; plan with auto, which takes XLA's attention in its place."
+        )
 
 
 def check_state(config: RunConfig, mesh: AbstractMesh, slices: int) -> None:
