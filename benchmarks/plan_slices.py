@@ -110,7 +110,8 @@ def plan(name: str, model: str, mode: str, batch: str, mesh: Mesh, remat: str) -
     try:
         made = plan_config(str(ROOT / config), settings, place)
     except DoesNotFitError as error:
-        return found | {"fits": False, "reason": str(error)}
+        needed = error.memory and {"total": error.memory.total, **error.memory.parts}
+        return found | {"fits": False, "reason": str(error), "memory": needed}
     estimate = made.estimate
     return found | {
         "fits": True,
