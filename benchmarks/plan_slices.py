@@ -38,12 +38,12 @@ PACKED = next(
 )
 """SVIT-mix-665K in rows of 4096 tokens and 5 pictures."""
 
-FLAT = {16: "4x4", 64: "8x8", 256: "16x16"}
-CUBES = {16: "2x2x4", 64: "4x4x4", 256: "4x8x8", 1024: "8x8x16"}
+FLAT = {16: "4x4", 32: "4x8", 64: "8x8", 256: "16x16"}
+CUBES = {16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 256: "4x8x8", 1024: "8x8x16"}
 SHAPES = {"v5e": FLAT, "v6e": FLAT, "v4": CUBES, "v5p": CUBES}
 """The slices of each generation; beyond 256 chips of v5e and v6e there are several slices."""
 
-CHIPS = (16, 64, 256, 1024)
+CHIPS = (16, 32, 64, 256, 1024)
 MODELS = ("7b", "13b")
 CONFIGS = {"full": "finetune", "lora": "lora"}
 BATCHES = ("recipe", "rows")
@@ -53,6 +53,7 @@ Mesh = tuple[int, int, int]
 MESHES: dict[str, dict[int, tuple[Mesh, ...]]] = {
     "recipe": {
         16: ((16, 1, 1),),
+        32: ((32, 1, 1),),
         64: ((32, 1, 2), (32, 2, 1)),
         256: ((32, 1, 8), (32, 2, 4), (32, 8, 1)),
         1024: ((32, 4, 8),),
@@ -72,7 +73,7 @@ def remats(name: str, model: str, mode: str) -> tuple[str, ...]:
     """What the decoder may keep, most first; without what is far from fitting."""
     generation, chips = split(name)
     far = {
-        "v5e": chips == 16 or (chips == 64 and (model, mode) == ("13b", "lora")),
+        "v5e": chips <= 32 or (chips == 64 and (model, mode) == ("13b", "lora")),
         "v4": chips == 16 and model == "13b",
         "v6e": chips == 16 and model == "13b",
         "v5p": False,
