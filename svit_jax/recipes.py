@@ -97,9 +97,11 @@ def _smoke(config: ConfigDict) -> None:
 
 
 def _tpu(config: ConfigDict) -> None:
-    """Packed rows over `fsdp`; chips beyond the rows split heads and MLPs over `tensor`."""
+    """Packed rows over `fsdp`; chips beyond the rows split the rows' tokens over `sequence`. Layers
+    keep attention's result (docs/planning.md: what fits 16 GB)."""
     _packed(config)
-    config.mesh.update(fsdp=config.data.batch_size, tensor=-1)
+    config.mesh.update(fsdp=config.data.batch_size, sequence=-1)
+    config.model.compute.remat_decoder = "attention"
 
 
 def _large_tpu(config: ConfigDict) -> None:
