@@ -133,6 +133,12 @@ def _one_host(config: ConfigDict) -> None:
     config.train.accumulate = config.data.batch_size // 8
 
 
+def _v5e_host(config: ConfigDict) -> None:
+    """The same on a v5e-8, which has room for attention's result."""
+    _one_host(config)
+    config.model.compute.remat_decoder = "attention"
+
+
 def _eight_gpus(config: ConfigDict) -> None:
     """The same on GPUs, with parameters gathered while the layer before is computed."""
     _one_host(config)
@@ -144,7 +150,7 @@ VARIANTS: dict[str, Callable[[ConfigDict], None]] = {
     "gpu24": _small_gpu,
     "gpu1": _one_gpu,
     "gpu8": _eight_gpus,
-    "v5e8": _one_host,
+    "v5e8": _v5e_host,
     "v4": _large_tpu,
     "v5e": _tpu,
     "v5p": _large_tpu,
