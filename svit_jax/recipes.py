@@ -104,10 +104,17 @@ def _tpu(config: ConfigDict) -> None:
     config.model.compute.remat_decoder = "attention"
 
 
-def _large_tpu(config: ConfigDict) -> None:
-    """On chips of 32 GB and more, matrix products are kept rather than computed again."""
+def _v5p(config: ConfigDict) -> None:
+    """On chips of 95 GB, matrix products are kept rather than computed again."""
     _tpu(config)
     config.model.compute.remat_decoder = "dots"
+
+
+def _tpu_of_32_gb(config: ConfigDict) -> None:
+    """The same, but with LoRA, which keeps more beside each product: 13B's don't fit 32 chips."""
+    _tpu(config)
+    if not config.model.lora.rank:
+        config.model.compute.remat_decoder = "dots"
 
 
 def _small_gpu(config: ConfigDict) -> None:
@@ -151,9 +158,9 @@ VARIANTS: dict[str, Callable[[ConfigDict], None]] = {
     "gpu1": _one_gpu,
     "gpu8": _eight_gpus,
     "v5e8": _v5e_host,
-    "v4": _large_tpu,
+    "v4": _tpu_of_32_gb,
     "v5e": _tpu,
-    "v5p": _large_tpu,
-    "v6e": _large_tpu,
+    "v5p": _v5p,
+    "v6e": _tpu_of_32_gb,
     "smoke": _smoke,
 }
