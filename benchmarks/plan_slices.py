@@ -44,6 +44,7 @@ SHAPES = {"v5e": FLAT, "v6e": FLAT, "v4": CUBES, "v5p": CUBES}
 """The slices of each generation; beyond 256 chips of v5e and v6e there are several slices."""
 
 CHIPS = (16, 32, 64, 256, 1024)
+SLICES = [f"{name}-{chips}" for chips in CHIPS for name in SHAPES]
 MODELS = ("7b", "13b")
 CONFIGS = {"full": "finetune", "lora": "lora"}
 BATCHES = ("recipe", "rows")
@@ -169,8 +170,7 @@ def mesh_text(found: Found) -> str:
 def groups(plans: list[Found], batch: str) -> dict[tuple[str, str, str], list[Found]]:
     """The plans by (model, mode, slice), in the order of a table."""
     found: dict[tuple[str, str, str], list[Found]] = {}
-    slices = [f"{name}-{chips}" for chips in CHIPS for name in SHAPES]
-    for key in itertools.product(MODELS, CONFIGS, slices):
+    for key in itertools.product(MODELS, CONFIGS, SLICES):
         chosen = (
             each
             for each in plans
@@ -216,7 +216,8 @@ def costs(plans: list[Found]) -> str:
     columns = list(itertools.product(MODELS, CONFIGS))
     head = [f"{model.upper()}, {'LoRA' if mode == 'lora' else mode}" for model, mode in columns]
     lines = [["slice", *head], ["---"] * (1 + len(head))]
-    for name in dict.fromkeys(name for _, _, name in found):
+    names = {name for _, _, name in found}
+    for name in (each for each in SLICES if each in names):
         cells = []
         for column in columns:
             planned = found.get((*column, name), [])
@@ -238,7 +239,7 @@ def main() -> None:
     parser.add_argument("--out", help="folder of plan_slices.json")
     parser.add_argument("--table", action="store_true", help="plan nothing; show what is there")
     given = parser.parse_args()
-    slices = given.slices or [f"{name}-{chips}" for chips in CHIPS for name in SHAPES]
+    slices = given.slices or SLICES
     old = Path(given.out or ".") / "plan_slices.json"
     plans = json.loads(old.read_text())["plans"] if old.exists() else []
     if given.table:
