@@ -9,7 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from data_pipeline.common.errors import UserError
@@ -18,9 +17,10 @@ from svit_jax.batch import LOGICAL, batch_shapes
 from svit_jax.config import load_config, run_config
 from svit_jax.models.parameters import flat_parameters
 from svit_jax.models.svit import abstract_model
-from svit_jax.planning.buffers import read_assignment
+from svit_jax.plan_compiler import STEPS, compile_step
+from svit_jax.planning.buffers import assignment_is_written, read_assignment
 from svit_jax.planning.hlo import Module, parse
-from svit_jax.planning.memory import DoesNotFitError, excess, plan_memory, refused_memory
+from svit_jax.planning.memory import DoesNotFitError, excess, plan_memory, step_memory
 from svit_jax.planning.network import Network
 from svit_jax.planning.plan import Estimate, Memory, Plan
 from svit_jax.planning.roofline import Schedule, walk
@@ -41,10 +41,8 @@ from svit_jax.training.settings import RunConfig
 DIALOGUE_TOKENS, DIALOGUE_PICTURES = 923, 0.94
 FILLED = 0.933
 TARGETS = 0.2
-DIALOGUES = 665_298
 # Of stage 1's captions, each with a picture, four fill a row of 2560 (docs/training.md).
 CAPTION_TOKENS = 597
-_STEPS = DIALOGUES // PAPER_SAMPLES
 
 Say = Callable[[str], None]
 
@@ -57,10 +55,12 @@ def plan_config(
     slices: int = 1,
     hlo_file: str = "",
     say: Say = lambda text: None,
+    machine_code: bool = False,
 ) -> Plan:
     """The plan of a config's step on a topology. `mesh` is "fsdp=64,tensor=4", in place of the
     config's (axes that it does not name are 1); `hlo_file` keeps the compiled text; `say` is told
-    what goes on.
+    what goes on. Of a step for TPUs `machine_code` is made only if asked for: minutes more, for
+    its size and for what that stage alone refuses.
 
     Raises UserError for what can't be: a mesh that doesn't fit the slice, a missing compiler; and
     DoesNotFitError for a step that needs more memory than the compiler grants.
@@ -68,20 +68,19 @@ def plan_config(
     place = parse_topology(topology, slices)
     overrides = (*overrides, *mesh_overrides(mesh))
     config = run_config(load_config(config_file, overrides), with_data=False)
-    devices = topology_devices(place)
-    grid = make_mesh(config.mesh, devices)
+    check_attention(config, place)
+    grid = make_mesh(config.mesh, topology_devices(place))
     axes = dict(zip(MESH_AXES, grid.devices.shape, strict=True))
     say(f"compiling {config_file} for {place.name} ({_axes_line(axes)}); this takes minutes")
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        compiled = _compiled(config, grid, place, Path(folder))
-        seconds = time.perf_counter() - started
-        say(f"compiled in {seconds:.0f} s; reading the program")
-        text = compiled.as_text()
-        module = parse(text)
-        kinds = _kinds(config, grid, module, Path(folder))
+    if place.on_tpu:
+        compiled = _for_tpu(config, config_file, overrides, place, grid, machine_code)
+    else:
+        compiled = _simulated(config, place, grid)
+    seconds = time.perf_counter() - started
+    module = compiled.module
     if hlo_file:
-        write_text(Path(hlo_file), text)
+        write_text(Path(hlo_file), compiled.text)
     network = Network(place.chip, list(grid.devices.flat), place.shape)
     schedule = walk(module, place.chip, network, axes)
     work, flops = step_work(config), model_flops(config)
@@ -96,7 +95,7 @@ def plan_config(
         mesh=axes,
         work=work,
         choices=_choices(config, axes),
-        memory=plan_memory(compiled, module, place.chip.usable_memory, kinds),
+        memory=compiled.memory,
         collectives=schedule.collectives,
         flops={"model": model, "hardware": schedule.flops},
         estimate=estimate(schedule, model, work["tokens"] * share, place),
@@ -106,10 +105,20 @@ def plan_config(
     )
 
 
+def check_attention(config: RunConfig, place: Topology) -> None:
+    """Raises UserError where a kernel of GPUs is asked for by name: CPUs, which stand in for them,
+    have none."""
+    if not place.on_tpu and config.compute.attention not in ("auto", "xla"):
+        raise UserError(
+            f"model.compute.attention={config.compute.attention}: simulated GPUs have no such "
+            "kernel; plan with auto, which takes XLA's attention in its place."
+        )
+
+
 def check_state(config: RunConfig, mesh: AbstractMesh, slices: int) -> None:
     """Raises UserError where the trainer would refuse the mesh; nothing is compiled."""
     check_slices(mesh.shape[REPLICA], slices)
-    plan_run(config, _STEPS, mesh)
+    plan_run(config, STEPS, mesh)
 
 
 def check_batch(config: RunConfig, mesh: AbstractMesh) -> None:
@@ -137,46 +146,72 @@ def mesh_overrides(mesh: str) -> tuple[str, ...]:
     return tuple(f"mesh.{axis}={given.get(axis, '1')}" for axis in MESH_AXES)
 
 
-def _compiled(config: RunConfig, grid: Mesh, place: Topology, folder: Path) -> Any:
-    """The compiled step. What libtpu writes of its buffers comes into `folder`, unless the config's
-    own options send it elsewhere."""
-    options = config.train.compiler_options
-    if place.on_tpu:
-        options = (f"xla_dump_to={folder}", *options)
-    dumping = dataclasses.replace(
-        config, train=dataclasses.replace(config.train, compiler_options=options)
+@dataclasses.dataclass(frozen=True)
+class _Compiled:
+    """What a plan is made of: the scheduled program, as text and as read, and its memory."""
+
+    text: str
+    module: Module
+    memory: Memory
+
+
+def _simulated(config: RunConfig, place: Topology, grid: Mesh) -> _Compiled:
+    """The step for this process's CPU devices, which stand in for GPUs."""
+    step: Any = compile_run(config, config.train.steps or STEPS, grid)[2]
+    text = step.as_text()
+    module = parse(text)
+    return _Compiled(text, module, plan_memory(step, module, place.chip.usable_memory))
+
+
+def _for_tpu(
+    config: RunConfig,
+    config_file: str,
+    overrides: Sequence[str],
+    place: Topology,
+    grid: Mesh,
+    machine_code: bool,
+) -> _Compiled:
+    """The step for a slice. The compiler is ended when it has written a program that fits; with one
+    that doesn't, it goes on to refuse it, or to find another that needs less."""
+    written: list[_Compiled] = []
+
+    def enough() -> bool:
+        if not written and not machine_code and assignment_is_written(folder):
+            written.extend(_written(config, place, grid, folder))
+        return bool(written) and written[0].memory.fits
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ending = compile_step(config_file, overrides, place, folder, enough)
+        if written and written[0].memory.fits:
+            return written[0]
+        found = _written(config, place, grid, folder, ending.code_bytes)
+    if not ending.refusal:
+        return found[0]
+    needs = excess(ending.refusal)
+    if not needs:
+        raise RuntimeError(ending.refusal)
+    raise DoesNotFitError(
+        f"{place.name} does not fit: the compiler needs {needs[0]} of {needs[1]} a device; "
+        "take a mesh that splits more, fewer rows a device, or more rematerialisation.",
+        found[0].memory if found else None,
     )
-    try:
-        return compile_run(dumping, config.train.steps or _STEPS, grid)[2]
-    except jax.errors.JaxRuntimeError as error:
-        found = excess(str(error))
-        if "RESOURCE_EXHAUSTED" not in str(error) or not found:
-            raise
-        raise DoesNotFitError(
-            f"{place.name} does not fit: the compiler needs {found[0]} of {found[1]} a device; "
-            "take a mesh that splits more, fewer rows a device, or more rematerialisation.",
-            _refused(config, grid, place, folder),
-        ) from error
 
 
-def _kinds(config: RunConfig, grid: Mesh, module: Module, folder: Path) -> dict[str, int]:
-    """What the step's temporaries are; nothing where the compiler did not write it."""
-    assignment = read_assignment(folder)
-    if assignment is None:
-        return {}
-    trained = plan_run(config, _STEPS, grid).abstract.trained.values()
+def _written(
+    config: RunConfig, place: Topology, grid: Mesh, folder: Path, code_bytes: int = 0
+) -> list[_Compiled]:
+    """What the TPU compiler wrote of a step; nothing where it did not come so far."""
+    assignment, programs = read_assignment(folder), list(folder.glob("*.after_optimizations.txt"))
+    if assignment is None or len(programs) != 1:
+        return []
+    text = programs[0].read_text()
+    module = parse(text)
+    trained = plan_run(config, STEPS, grid).abstract.trained.values()
     sizes = [parameter_sizes(x.shape, x.sharding.shard_shape(x.shape)) for x in trained]
-    return temporary_parts(assignment, module, sizes)
-
-
-def _refused(config: RunConfig, grid: Mesh, place: Topology, folder: Path) -> Memory | None:
-    """What a step needs that the compiler refused; None where it wrote nothing of it."""
-    programs = list(folder.glob("*.after_optimizations.txt"))
-    if len(programs) != 1:
-        return None
-    module = parse(programs[0].read_text())
-    kinds = _kinds(config, grid, module, folder)
-    return refused_memory(module, place.chip.usable_memory, kinds) if kinds else None
+    kinds = temporary_parts(assignment, module, sizes)
+    memory = step_memory(module, place.chip.usable_memory, kinds, code_bytes)
+    return [_Compiled(text, module, memory)]
 
 
 def step_work(config: RunConfig) -> dict[str, float]:

@@ -97,15 +97,24 @@ def _smoke(config: ConfigDict) -> None:
 
 
 def _tpu(config: ConfigDict) -> None:
-    """Packed rows over `fsdp`; chips beyond the rows split heads and MLPs over `tensor`."""
+    """Packed rows over `fsdp`; chips beyond the rows split the rows' tokens over `sequence`. Layers
+    keep attention's result (docs/planning.md: what fits 16 GB)."""
     _packed(config)
-    config.mesh.update(fsdp=config.data.batch_size, tensor=-1)
+    config.mesh.update(fsdp=config.data.batch_size, sequence=-1)
+    config.model.compute.remat_decoder = "attention"
 
 
-def _large_tpu(config: ConfigDict) -> None:
-    """On chips of 32 GB and more, matrix products are kept rather than computed again."""
+def _v5p(config: ConfigDict) -> None:
+    """On chips of 95 GB, matrix products are kept rather than computed again."""
     _tpu(config)
     config.model.compute.remat_decoder = "dots"
+
+
+def _tpu_of_32_gb(config: ConfigDict) -> None:
+    """The same, but with LoRA, which keeps more beside each product: 13B's don't fit 32 chips."""
+    _tpu(config)
+    if not config.model.lora.rank:
+        config.model.compute.remat_decoder = "dots"
 
 
 def _small_gpu(config: ConfigDict) -> None:
@@ -131,6 +140,12 @@ def _one_host(config: ConfigDict) -> None:
     config.train.accumulate = config.data.batch_size // 8
 
 
+def _v5e_host(config: ConfigDict) -> None:
+    """The same on a v5e-8, which has room for attention's result."""
+    _one_host(config)
+    config.model.compute.remat_decoder = "attention"
+
+
 def _eight_gpus(config: ConfigDict) -> None:
     """The same on GPUs, with parameters gathered while the layer before is computed."""
     _one_host(config)
@@ -142,10 +157,10 @@ VARIANTS: dict[str, Callable[[ConfigDict], None]] = {
     "gpu24": _small_gpu,
     "gpu1": _one_gpu,
     "gpu8": _eight_gpus,
-    "v5e8": _one_host,
-    "v4": _large_tpu,
+    "v5e8": _v5e_host,
+    "v4": _tpu_of_32_gb,
     "v5e": _tpu,
-    "v5p": _large_tpu,
-    "v6e": _large_tpu,
+    "v5p": _v5p,
+    "v6e": _tpu_of_32_gb,
     "smoke": _smoke,
 }

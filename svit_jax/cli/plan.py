@@ -37,6 +37,12 @@ def plan_job(jobs: Any) -> None:
     )
     job.add_argument("--slices", type=int, default=1, help="how many slices of that topology")
     job.add_argument("--mesh", default="", help="in place of the config's: fsdp=64,tensor=4")
+    job.add_argument(
+        "--machine-code",
+        action="store_true",
+        help="let the TPU compiler finish, minutes more: the program's size, and what only that "
+        "stage refuses",
+    )
     job.add_argument("--save", metavar="FILE", help="keep the plan as JSON, for --diff")
     job.add_argument("--hlo", metavar="FILE", default="", help="keep the compiled program's text")
     job.add_argument(
@@ -111,6 +117,7 @@ def _plan(options: argparse.Namespace, config: str, topology: str) -> None:
             options.slices,
             options.hlo,
             lambda text: print(text, file=sys.stderr, flush=True),
+            options.machine_code,
         )
     except DoesNotFitError as error:
         if error.memory:

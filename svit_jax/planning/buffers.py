@@ -68,9 +68,14 @@ def _disjoint(buffers: list[Buffer]) -> list[tuple[Buffer, int]]:
     return found
 
 
+def assignment_is_written(folder: Path) -> bool:
+    """Whether libtpu, dumping into a folder, has come past the assignment: this file is the last of
+    those that it writes of it."""
+    return any(folder.glob("*.after_optimizations_after_buffer_assignment.txt"))
+
+
 def read_assignment(folder: Path) -> Assignment | None:
-    """The assignment that was dumped into a folder (`xla_dump_to`); None where there is none, as of
-    a program that comes from a cache."""
+    """The assignment that was dumped into a folder (`xla_dump_to`); None where there is none."""
     assigned = sorted(folder.glob("*-buffer-assignment.txt"))
     ranges = sorted(folder.glob("*-live-range.txt"))
     if len(assigned) != 1 or len(ranges) != 1:

@@ -21,8 +21,7 @@ _ARGUMENTS = (
     ("batch", "batch"),
 )
 OTHER = "other arguments"
-UNASSIGNED = "unassigned temporaries"
-"""What JAX's figure of temporaries has beside the block that they are assigned to."""
+PROGRAM = "program"
 
 
 class DoesNotFitError(UserError):
@@ -34,30 +33,30 @@ class DoesNotFitError(UserError):
         self.memory = memory
 
 
-def plan_memory(
-    compiled: Any, module: Module, capacity: int, kinds: Mapping[str, int] | None = None
-) -> Memory:
-    """Arguments + outputs - aliases + temporaries + the program. Outputs that take an argument's
-    place (the new state the old one's) are aliases and count once. `kinds` are those temporaries
-    of which it is known what they are."""
+def plan_memory(compiled: Any, module: Module, capacity: int) -> Memory:
+    """By JAX's figures: arguments + outputs - aliases + temporaries + the program. Outputs that
+    take an argument's place (the new state the old one's) are aliases and count once."""
     found = compiled.memory_analysis()
-    arguments, kinds = argument_bytes(module), kinds or {}
+    arguments = argument_bytes(module)
     parts = {
         **arguments,
         # What lies between arguments, so that each begins where a device wants it.
         "padding": found.argument_size_in_bytes - sum(arguments.values()),
         "outputs": found.output_size_in_bytes - found.alias_size_in_bytes,
-        **kinds,
-        (UNASSIGNED if kinds else OTHERS): found.temp_size_in_bytes - sum(kinds.values()),
-        "program": found.generated_code_size_in_bytes,
+        OTHERS: found.temp_size_in_bytes,
+        PROGRAM: found.generated_code_size_in_bytes,
     }
     return Memory(sum(parts.values()), capacity, {k: v for k, v in parts.items() if v})
 
 
-def refused_memory(module: Module, capacity: int, kinds: Mapping[str, int]) -> Memory:
-    """What a refused program needs: its arguments and its block of temporaries."""
-    parts = {**argument_bytes(module), **kinds}
-    return Memory(sum(parts.values()), capacity, parts)
+def step_memory(
+    module: Module, capacity: int, kinds: Mapping[str, int], code_bytes: int = 0
+) -> Memory:
+    """By what the TPU compiler wrote: arguments, whose places the new state takes, the block of
+    temporaries, by `kinds`, and the program's code, where it was made. The compiler weighs the
+    first two against the capacity."""
+    parts = {**argument_bytes(module), **kinds, PROGRAM: code_bytes}
+    return Memory(sum(parts.values()), capacity, {k: v for k, v in parts.items() if v})
 
 
 def argument_bytes(module: Module) -> dict[str, int]:

@@ -19,8 +19,7 @@ ICI, DCN     The links between chips of a slice; the slower network between slic
 memory       What one device needs at a time: weights, optimizer state, the batch, and, when most
              of them are there, gradients, activations (kept by the forward pass for the backward),
              copies of weights (gathered from other devices, or in another type) and other
-             temporaries (unassigned: counted by JAX, without a place in the dump). Too much for
-             the compiler is refused.
+             temporaries. Too much for the compiler is refused.
 remat        Activations are computed again in the backward pass, in place of being kept: less
              memory, more FLOPs.
 FLOPs        Operations on numbers. `model` is what the mathematics asks for, `hardware` what the

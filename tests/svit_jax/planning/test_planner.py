@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from data_pipeline.common.errors import UserError
 from svit_jax.config import load_config, run_config
 from svit_jax.planner import departures, plan_config, step_work
 from svit_jax.planning.plan import Plan
@@ -37,6 +38,12 @@ def test_each_departure_is_a_sentence(configs):
         "the learning rate is 0.0001, not 2e-05",
         "the vision tower trains, which the recipe keeps frozen",
     ]
+
+
+def test_simulated_gpus_have_no_kernel(configs):
+    spec = f"{configs}/svit_v1_5_7b_finetune.py:tiny+packed"
+    with pytest.raises(UserError, match="attention=gpu: simulated GPUs have no such kernel"):
+        plan_config(spec, ("model.compute.attention=gpu",), "h100:8", "fsdp=8")
 
 
 @pytest.mark.slow

@@ -10,9 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from svit_jax.planning.buffers import Assignment, Buffer, parse_assignment
+from svit_jax.planning.buffers import (
+    Assignment,
+    Buffer,
+    assignment_is_written,
+    parse_assignment,
+)
 from svit_jax.planning.hlo import parse
-from svit_jax.planning.memory import plan_memory, refused_memory
+from svit_jax.planning.memory import plan_memory, step_memory
 from svit_jax.planning.origins import Origins
 from svit_jax.planning.temporaries import parameter_sizes, temporary_parts
 
@@ -151,30 +156,37 @@ def test_sizes_of_a_parameter_with_layers():
     }
 
 
-def test_what_a_refused_program_needs():
-    """Its arguments (2,048 bytes of weights, 64 of the batch) and its block."""
-    memory = refused_memory(parse(PROGRAM), 4096, {"gradients": 2048, "temporaries": 6144})
+def test_a_step_needs_its_arguments_and_its_block():
+    """2,048 bytes of weights, 64 of the batch; the code where it was made."""
+    kinds = {"gradients": 2048, "temporaries": 6144}
+    memory = step_memory(parse(PROGRAM), 2048 + 64 + 8192 - 1, kinds)
+    assert dict(memory.parts) == {"weights": 2048, "batch": 64, **kinds}
+    assert memory.total == 2048 + 64 + 8192 and not memory.fits
+    memory = step_memory(parse(PROGRAM), 20_000, kinds, code_bytes=500)
+    assert memory.parts["program"] == 500
+    assert memory.total == 2048 + 64 + 8192 + 500 and memory.fits
+
+
+def test_jaxs_figures_of_a_program_add_up():
+    sizes = {"argument": 2176, "output": 2112, "alias": 2048, "temp": 9000, "generated_code": 500}
+    figures = SimpleNamespace(**{f"{name}_size_in_bytes": size for name, size in sizes.items()})
+    compiled = SimpleNamespace(memory_analysis=lambda: figures)
+    memory = plan_memory(compiled, parse(PROGRAM), 10_000)
     assert dict(memory.parts) == {
         "weights": 2048,
         "batch": 64,
-        "gradients": 2048,
-        "temporaries": 6144,
+        "padding": 64,
+        "outputs": 64,
+        "temporaries": 9000,
+        "program": 500,
     }
-    assert memory.total == 2048 + 64 + 8192 and not memory.fits
+    assert memory.total == 2176 + 64 + 9000 + 500
 
 
-def test_a_compiled_programs_memory_adds_up():
-    """JAX's figure of temporaries is no less than the block; where the block isn't known, all of
-    it is temporaries."""
-    sizes = {"argument": 2112, "output": 2112, "alias": 2048, "temp": 9000, "generated_code": 500}
-    figures = SimpleNamespace(**{f"{name}_size_in_bytes": size for name, size in sizes.items()})
-    compiled = SimpleNamespace(memory_analysis=lambda: figures)
-    known = {"gradients": 2048, "temporaries": 6144}
-    arguments = {"weights": 2048, "batch": 64, "outputs": 64, "program": 500}
-    for kinds, parts in (
-        (known, {**known, "unassigned temporaries": 9000 - 8192}),
-        ({}, {"temporaries": 9000}),
-    ):
-        memory = plan_memory(compiled, parse(PROGRAM), 10_000, kinds)
-        assert dict(memory.parts) == {**arguments, **parts}
-        assert memory.total == 2112 + 64 + 9000 + 500 == sum(memory.parts.values())
+def test_the_dump_of_an_assignment_is_whole_with_its_last_file(tmp_path):
+    begun = ("jit_step.after_optimizations-buffer-assignment.txt", "jit_step.debug_options")
+    for name in begun:
+        (tmp_path / name).touch()
+    assert not assignment_is_written(tmp_path)
+    (tmp_path / "jit_step.after_optimizations_after_buffer_assignment.txt").touch()
+    assert assignment_is_written(tmp_path)
