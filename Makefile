@@ -3,6 +3,9 @@ WORKDIR = demo_run
 # Of `make test-latest`: folders of tests, all without.
 ROOMS ?=
 BIN := .venv/bin
+# Python keeps the modules that it compiles, wherever the caller's environment says not to: tests
+# start some hundred processes, and JAX with its friends takes each of them ten seconds otherwise.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test slow-test fuzz parity beam-test tpu-test lint bench test-latest environment test-environment clean
 .NOTPARALLEL:
@@ -36,7 +39,7 @@ beam-test:
 # In one of its own too: where libtpu is installed, JAX looks for TPUs whenever it starts.
 tpu-test:
 	@$(PYTHON) .ci/environment.py .venv-plan --extra test plan
-	@JAX_PLATFORMS=cpu .venv-plan/bin/python -m pytest -q -m slow \
+	@JAX_PLATFORMS=cpu XLA_FLAGS= .venv-plan/bin/python -m pytest -q -m slow \
 	    tests/svit_jax/training/test_step_for_tpu.py tests/svit_jax/planning/test_plan_for_tpu.py
 
 lint: test-environment
