@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt8
 
@@ -128,7 +127,7 @@ class Programs:
         """What `make` gives for a number of layers, as the decoder wants it: one for all, or one
         for each."""
         layers = self._structure.config.decoder.layers
-        if isinstance(self._structure.decoder.blocks, nnx.List):
+        if self._structure.decoder.layers:
             return tuple(make(1) for _ in range(layers))
         return make(layers)
 

@@ -241,7 +241,9 @@ class Decoder(nnx.Module):
         self.config = config
         axes = ("vocab", "embed")
         self.embedding = normal(rngs, (config.vocab, config.embed), axes, EMBEDDING_STDDEV)
-        self.blocks: DecoderBlock | nnx.List[DecoderBlock] = DecoderBlock(config, rngs)
+        self.blocks = DecoderBlock(config, rngs)
+        # In place of `blocks`, where layers aren't stacked.
+        self.layers = nnx.List[DecoderBlock]([])
         self.norm = RmsNorm((config.embed,), ("embed",), config.norm_eps)
         self.unembedding = normal(rngs, (config.vocab, config.embed), axes, config.embed**-0.5)
 
@@ -270,12 +272,12 @@ class Decoder(nnx.Module):
         adapters each row is answered with, where there are several (`models.adapters`). Layers
         that aren't stacked are for inference: nothing of them is dropped or rematerialised.
         """
-        if isinstance(self.blocks, nnx.List):
+        if self.layers:
             caches = []
-            for n, layer in enumerate(self.blocks):
+            for n, block in enumerate(self.layers):
                 held = (cache[n], 0) if isinstance(cache, tuple) else None
-                x, made = layer(x, positions, seen, held, None, backend, adapter)
-                caches.append(made if held else Cache(*(array[None] for array in made)))
+                x, made = block(x, positions, seen, held, None, backend, adapter)
+                caches.append(made if isinstance(made, Cache) else Cache(*(y[None] for y in made)))
             return self.norm(x), None if cache is None else tuple(caches)
 
         graphdef, parameters = nnx.split(self.blocks)
@@ -296,13 +298,13 @@ class Decoder(nnx.Module):
             (x, grown), _ = jax.lax.scan(cached, (x, cache), layers)
             return self.norm(x), grown
 
-        def block(x: Array, layer: tuple[nnx.State, Any]) -> tuple[Array, object]:
+        def scanned(x: Array, layer: tuple[nnx.State, Any]) -> tuple[Array, object]:
             parameters, key = layer
             block = nnx.merge(graphdef, parameters)
             x, made = block(x, positions, seen, None, key, backend, adapter)
             return x, made if cache == "new" else None
 
-        x, made = jax.lax.scan(rematerialised(block, remat), x, (parameters, keys))
+        x, made = jax.lax.scan(rematerialised(scanned, remat), x, (parameters, keys))
         return self.norm(x), None if made is None else Cache(*made)
 
     def unembed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:

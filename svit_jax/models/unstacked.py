@@ -1,7 +1,7 @@
 """The decoder's layers each with parameters of its own, as XLA's CPU code decodes fastest.
 
     decoder/blocks/q      [L, *in, *out]     becomes
-    decoder/blocks/0/q    [*out, *in]        and so on; what is no kernel keeps its order
+    decoder/layers/0/q    [*out, *in]        and so on; what is no kernel keeps its order
 
 From a stack that is scanned, CPU code copies every layer's weights, keys and values at each token
 before it reads them; arrays that a loop only reads, it reads where they lie. And it makes a product
@@ -19,7 +19,7 @@ from jaxtyping import Array, Int
 
 from svit_jax.models.decoder import PROJECTIONS, Decoder, DecoderBlock
 
-_BLOCKS = "decoder/blocks/"
+_STACKED = "decoder/blocks/"
 
 
 def suits(mesh: Mesh) -> bool:
@@ -39,7 +39,8 @@ def unstack(decoder: Decoder) -> None:
         block.outputs_first = True
         return block
 
-    decoder.blocks = nnx.List([layer() for _ in range(decoder.config.layers)])
+    decoder.layers = nnx.List([layer() for _ in range(decoder.config.layers)])
+    del decoder.blocks
 
 
 def unstacked(parameters: Mapping[str, jax.Array], spend: bool = False) -> dict[str, jax.Array]:
@@ -50,14 +51,14 @@ def unstacked(parameters: Mapping[str, jax.Array], spend: bool = False) -> dict[
     """
     found = {}
     for path, array in parameters.items():
-        name = path.removeprefix(_BLOCKS)
-        if name == path or name.split("/")[0].isdigit():
+        if not path.startswith(_STACKED):
             found[path] = array
             continue
-        for n in range(len(array)):
-            found[f"{_BLOCKS}{n}/{name}"] = _layer(array, n, _inputs(name))
+        name = path.removeprefix(_STACKED)
+        layers = [_layer(array, n, _inputs(name)) for n in range(len(array))]
+        found |= {f"decoder/layers/{n}/{name}": layer for n, layer in enumerate(layers)}
         if spend:
-            jax.block_until_ready(found[f"{_BLOCKS}{len(array) - 1}/{name}"])
+            jax.block_until_ready(layers)
             array.delete()
     return found
 
