@@ -275,7 +275,7 @@ class Decoder(nnx.Module):
         if self.layers:
             caches = []
             for n, block in enumerate(self.layers):
-                held = (cache[n], 0) if isinstance(cache, tuple) else None
+                held = None if cache is None or isinstance(cache, str | Cache) else (cache[n], 0)
                 x, made = block(x, positions, seen, held, None, backend, adapter)
                 caches.append(made if isinstance(made, Cache) else Cache(*(y[None] for y in made)))
             return self.norm(x), None if cache is None else tuple(caches)
