@@ -52,15 +52,6 @@ PROJECTIONS = {
 """A block's matrices, and the product of activations and kernel that each takes part in."""
 
 
-def _outputs_first(product: str) -> str:
-    x, w, y = product.replace("->", ",").split(",")
-    inputs = "".join(axis for axis in w if axis in x)
-    return f"{x},{w.removeprefix(inputs)}{inputs}->{y}"
-
-
-_OUTPUTS_FIRST = {name: _outputs_first(product) for name, product in PROJECTIONS.items()}
-
-
 class Cache(NamedTuple):
     """Keys and values of S positions for each layer; slot s holds position s. A head's slots lie
     together, as its products want them. In int8 each vector of H has a scale of its own. Of layers
@@ -153,7 +144,7 @@ def rotary(
 
 class DecoderBlock(nnx.Module):
     """One layer's computation; its parameters are those of all L layers, stacked in front, or where
-    layers aren't stacked its own. `outputs_first`: kernels lie as [*out, *in]."""
+    layers aren't stacked its own. `outputs_first`: kernels are matrices [outputs, inputs]."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         layers, embed, mlp = config.layers, config.embed, config.mlp
@@ -187,13 +178,25 @@ class DecoderBlock(nnx.Module):
     ) -> Array:
         """x times one of the kernels (and its scales, where it is in int8), plus what LoRA adds to
         it where the model has LoRA: with several adapters, each row's own."""
-        product = (_OUTPUTS_FIRST if self.outputs_first else PROJECTIONS)[name]
-        y = jnp.einsum(product, x, getattr(self, name)[...].astype(x.dtype))
+        kernel = getattr(self, name)[...].astype(x.dtype)
+        if self.outputs_first:
+            y = jnp.einsum("BTI,OI->BTO", x.reshape(*x.shape[:2], -1), kernel)
+            y = y.reshape(*x.shape[:2], *self._outputs(name))
+        else:
+            y = jnp.einsum(PROJECTIONS[name], x, kernel)
         scale = getattr(self, f"{name}_scale", None)
         if scale is not None:
             y = y * scale[...].astype(x.dtype)[None, None]
         lora = getattr(self, f"{name}_lora", None)
         return y if lora is None else y + lora(x, dropout, adapter)
+
+    def _outputs(self, name: str) -> tuple[int, ...]:
+        """The shape of what a kernel makes of a token."""
+        of = self.config
+        if name in ("gate", "up"):
+            return (of.mlp,)
+        heads = {"q": of.heads, "k": of.kv_heads, "v": of.kv_heads}
+        return (heads[name], of.head_dim) if name in heads else (of.embed,)
 
     def __call__(
         self,

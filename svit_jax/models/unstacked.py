@@ -1,15 +1,17 @@
 """The decoder's layers each with parameters of its own, as XLA's CPU code decodes fastest.
 
     decoder/blocks/q      [L, *in, *out]     becomes
-    decoder/layers/0/q    [*out, *in]        and so on; what is no kernel keeps its order
+    decoder/layers/0/q    [outputs, inputs]  and so on; what is no kernel stays as it was
 
 From a stack that is scanned, CPU code copies every layer's weights, keys and values at each token
-before it reads them; arrays that a loop only reads, it reads where they lie. And it makes a product
-of a few rows sooner where what is summed over lies together. TPUs and GPUs read a layer within the
-product, and are better off with the one small program of a scan.
+before it reads them; arrays that a loop only reads, it reads where they lie, if they are matrices
+(others it copies into another order first). And it makes a product of a few rows sooner where what
+is summed over lies together. TPUs and GPUs read a layer within the product, and are better off with
+the one small program of a scan.
 """
 
 import functools
+import math
 from collections.abc import Mapping
 
 import jax
@@ -74,4 +76,6 @@ def _inputs(name: str) -> int:
 @functools.partial(jax.jit, static_argnames="inputs")
 def _layer(stack: jax.Array, n: Int[Array, ""], inputs: int) -> jax.Array:
     layer = jax.lax.dynamic_index_in_dim(stack, n, keepdims=False)
-    return layer.transpose(*range(inputs, layer.ndim), *range(inputs))
+    if not inputs:
+        return layer
+    return layer.reshape(math.prod(layer.shape[:inputs]), -1).T

@@ -40,22 +40,26 @@ def answers(model, parameters, int8_cache: bool):
     return engine, completions, scores
 
 
-@pytest.mark.parametrize("kind", ["plain", "int8", "lora"])
-def test_they_answer_as_the_scan_does(request, monkeypatch, kind):
+# Sums in another order differ in their last bits, and a key at the border of two whole numbers is
+# rounded to the other: a step of a 127th of its vector's largest value.
+@pytest.mark.parametrize(
+    "kind, atol", [("plain", 2e-5), ("int8", 2e-5), ("int8 cache", 1e-3), ("lora", 2e-5)]
+)
+def test_they_answer_as_the_scan_does(request, monkeypatch, kind, atol):
     model = request.getfixturevalue("with_lora" if kind == "lora" else "model")
     parameters = flat_parameters(model)
-    if kind == "int8":
+    if kind.startswith("int8"):
         parameters = in_int8(parameters)
-    apart, found, found_scores = answers(model, parameters, kind == "int8")
+    apart, found, found_scores = answers(model, parameters, kind == "int8 cache")
     monkeypatch.setattr(unstacked, "suits", lambda mesh: False)
-    stacked, expected, expected_scores = answers(model, parameters, kind == "int8")
+    stacked, expected, expected_scores = answers(model, parameters, kind == "int8 cache")
     assert "decoder/layers/1/q" in apart.parameters
     assert "decoder/layers/1/q" not in stacked.parameters
     for a, b in zip(found, expected, strict=True):
         assert a.tokens == b.tokens
-        np.testing.assert_allclose(a.log_probabilities, b.log_probabilities, atol=2e-5)
+        np.testing.assert_allclose(a.log_probabilities, b.log_probabilities, atol=atol)
     for a, b in zip(found_scores, expected_scores, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5)
+        np.testing.assert_allclose(a, b, atol=atol)
 
 
 def test_kernels_lie_outputs_first_and_all_else_as_it_was(model):
@@ -64,8 +68,8 @@ def test_kernels_lie_outputs_first_and_all_else_as_it_was(model):
     assert has_scales(found)
     assert sum(x.size for x in found.values()) == sum(x.size for x in parameters.values())
     q, o = (np.asarray(parameters[f"decoder/blocks/{name}"]) for name in "qo")
-    np.testing.assert_array_equal(found["decoder/layers/1/q"], q[1].transpose(1, 2, 0))
-    np.testing.assert_array_equal(found["decoder/layers/1/o"], o[1].transpose(2, 0, 1))
+    np.testing.assert_array_equal(found["decoder/layers/1/q"], q[1].reshape(len(q[1]), -1).T)
+    np.testing.assert_array_equal(found["decoder/layers/1/o"], o[1].reshape(-1, o.shape[-1]).T)
     scale = parameters["decoder/blocks/q_scale"]
     np.testing.assert_array_equal(found["decoder/layers/0/q_scale"], scale[0])
     assert found["decoder/embedding"] is parameters["decoder/embedding"]
