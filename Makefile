@@ -3,6 +3,9 @@ WORKDIR = demo_run
 # Of `make test-latest`: folders of tests, all without.
 ROOMS ?=
 BIN := .venv/bin
+# Python keeps the modules that it compiles, wherever the caller's environment says not to: tests
+# start some hundred processes, and JAX with its friends takes each of them ten seconds otherwise.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test slow-test fuzz parity beam-test tpu-test lint bench test-latest environment test-environment clean
 .NOTPARALLEL:
@@ -21,6 +24,7 @@ slow-test: test-environment
 # Bounded in count. atheris is there for Linux alone.
 fuzz:
 	@$(PYTHON) .ci/environment.py .venv --extra test fuzz
+	@FUZZ_CASES=5000 $(BIN)/python -m pytest -q -m slow tests/svit_jax/serving/test_hostile_requests.py
 	@$(BIN)/python tests/fuzz/serving.py body -runs=10000
 	@$(BIN)/python tests/fuzz/serving.py picture -runs=10000
 
@@ -36,7 +40,7 @@ beam-test:
 # In one of its own too: where libtpu is installed, JAX looks for TPUs whenever it starts.
 tpu-test:
 	@$(PYTHON) .ci/environment.py .venv-plan --extra test plan
-	@JAX_PLATFORMS=cpu .venv-plan/bin/python -m pytest -q -m slow \
+	@JAX_PLATFORMS=cpu XLA_FLAGS= .venv-plan/bin/python -m pytest -q -m slow \
 	    tests/svit_jax/training/test_step_for_tpu.py tests/svit_jax/planning/test_plan_for_tpu.py
 
 lint: test-environment

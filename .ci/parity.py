@@ -25,7 +25,9 @@ def main():
         [*make, ".venv", "--extra", "test", "parity"],
         [python, "-m", "pytest", "-q", "-m", "parity", "tests/parity"],
     ):
-        code = subprocess.run(command, cwd=ROOT).returncode
+        # Compiled as users' programs are: flags that are set, tests/conftest.py leaves alone.
+        environment = {"XLA_FLAGS": "", **os.environ}
+        code = subprocess.run(command, cwd=ROOT, env=environment).returncode
         if code:
             sys.exit(code)
 

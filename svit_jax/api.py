@@ -33,6 +33,7 @@ from svit_jax.evaluation.run import AnswerAll
 from svit_jax.inference.engine import Engine, Prompt
 from svit_jax.inference.sampler import GREEDY, Sampling
 from svit_jax.inference.text import Stops, TextStream
+from svit_jax.models import unstacked
 from svit_jax.models.adapters import with_adapters
 from svit_jax.models.int8 import has_scales, in_int8
 from svit_jax.models.lora import LoraConfig
@@ -254,6 +255,9 @@ def load(
         shardings = tree_shardings(*laid, flat_parameters(structure), logical_axes(structure))
         own = [(each.config, each.parameters) for each in loaded]
         parameters = with_adapters(parameters, own, shardings, dtype)
+    if unstacked.suits(device_mesh):
+        # Nobody else has them yet: here alone the stacks can go while their layers come.
+        parameters = unstacked.unstacked(parameters, spend=True)
     compute, cache = Compute(dtype), int8 == "all"
     base = assistant(workdir, parameters, compute, *laid, batch_size, checkpoint, cache, configs)
     adapted = {

@@ -1,6 +1,7 @@
 """What all tests share: eight simulated CPU devices, strict rank promotion, optional real data."""
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -8,6 +9,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # XLA's threads. With one for each device, a device that waits in one collective has none left for
 # another that its neighbours wait in: the step hangs, on busy machines above all.
 os.environ.setdefault("NPROC", "32")
+# Small programs are compiled more often than they run: without LLVM's optimizations and the newer
+# emitters (which later versions can't leave out) that takes a third of the time. `make parity` and
+# the demo are compiled as users' programs are.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0"
+    + " --xla_cpu_use_fusion_emitters=false" * version("jax").startswith("0.10."),
+)
 
 import jax
 import pytest

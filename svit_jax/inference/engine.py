@@ -17,6 +17,7 @@ from data_pipeline.common.errors import UserError
 from svit_jax.inference.programs import CHUNK, Programs, Prompts, batch_parts
 from svit_jax.inference.sampler import GREEDY, Sampling, Settings
 from svit_jax.inference.shapes import bucket_length, cache_slots
+from svit_jax.models import unstacked
 from svit_jax.models.int8 import attach_scales, has_scales
 from svit_jax.models.lora import LoraConfig
 from svit_jax.models.svit import Compute, SvitConfig, abstract_model
@@ -69,7 +70,8 @@ class Engine:
     """Answers prompts in batches of `batch_size` rows: at least as many as asked for, and what the
     mesh divides. One instance serves one set of parameters, which may be in int8 (`models.int8`)
     and may hold those of `adapters`, too (`models.adapters`); with `int8_cache` keys and values
-    are kept in int8, too."""
+    are kept in int8, too. On a CPU the decoder's layers are laid out each by itself
+    (`models.unstacked`)."""
 
     def __init__(
         self,
@@ -86,15 +88,28 @@ class Engine:
     ):
         parts = batch_parts(mesh, rules)
         self.config, self.compute = config, compute
-        self.parameters = dict(parameters)
         self.eos_id, self.max_length = eos_id, max_length
         self.batch_size = -(-batch_size // parts) * parts
         self.mesh, self.rules = mesh, rules
         self.structure = abstract_model(config, adapters)
         if has_scales(parameters):
             attach_scales(self.structure.decoder.blocks)
+        self._unstacked = unstacked.suits(mesh)
+        if self._unstacked:
+            unstacked.unstack(self.structure.decoder)
+        self.parameters = parameters
         self.int8_cache = int8_cache
         self.programs = self.programs_of(self.batch_size)
+
+    @property
+    def parameters(self) -> Mapping[str, jax.Array]:
+        """As the programs take them; any other set of this model's may be put in their place."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, parameters: Mapping[str, jax.Array]) -> None:
+        laid = unstacked.unstacked(parameters) if self._unstacked else dict(parameters)
+        self._parameters = laid
 
     def programs_of(self, rows: int) -> Programs:
         """The model's programs for batches of `rows`."""

@@ -5,7 +5,7 @@ it knows its own length, settings and end, so that rows need nothing of each oth
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32, UInt8
 
 from svit_jax.inference.sampler import GREEDY, Settings, log_probability, pick
 from svit_jax.models.attention import Packed
-from svit_jax.models.decoder import Cache
+from svit_jax.models.decoder import Cache, Caches
 from svit_jax.models.parameters import with_parameters
 from svit_jax.models.svit import Compute, Svit
 from svit_jax.sharding.rules import Rules, active_rules, axis_names, parts, shard, spec
@@ -41,7 +41,7 @@ class State(NamedTuple):
     tokens so far; left: how many more may come, 0 where a row has ended; seen: what the repetition
     penalty counts."""
 
-    cache: Cache
+    cache: Caches
     token: Int[Array, "B"]
     position: Int[Array, "B"]
     number: Int[Array, "B"]
@@ -94,7 +94,7 @@ class Programs:
         vectors = self._place(None, "batch", "kv_heads", None, None)
         scales = self._place(None, "batch", "kv_heads", None) if int8_cache else None
         state = State(
-            cache=Cache(vectors, vectors, scales, scales),
+            cache=self._caches(lambda layers: Cache(vectors, vectors, scales, scales)),
             token=row,
             position=row,
             number=row,
@@ -122,6 +122,14 @@ class Programs:
 
     def _place(self, *logical: str | None) -> Any:
         return NamedSharding(self._mesh, spec(self._rules, logical))
+
+    def _caches(self, make: Callable[[int], Cache]) -> Caches:
+        """What `make` gives for a number of layers, as the decoder wants it: one for all, or one
+        for each."""
+        layers = self._structure.config.decoder.layers
+        if self._structure.decoder.layers:
+            return tuple(make(1) for _ in range(layers))
+        return make(layers)
 
     def abstract(self, rows: Any) -> Any:
         """What `put` would give of such host arrays, without data."""
@@ -177,11 +185,10 @@ class Programs:
                 x, positions, seen, "new", backend=self._compute.attention, adapter=adapter
             )
             assert cache is not None
-            if self._int8_cache:
-                cache = cache.in_int8()
+            cache = _each(cache, lambda one: self._kept(one).with_slots(slots))
             last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
             state = State(
-                cache=cache.with_slots(slots),
+                cache=cache,
                 token=jnp.zeros(rows, jnp.int32),
                 position=lengths - 1,
                 number=jnp.zeros(rows, jnp.int32),
@@ -284,15 +291,21 @@ class Programs:
         with active_rules(self._mesh, self._rules):
             return self._model(parameters).features(images[:, None], self._compute, adapter)
 
+    def _kept(self, cache: Cache) -> Cache:
+        return cache.in_int8() if self._int8_cache else cache
+
     def _idle(self, slots: int) -> State:
         """Rows that wait for `insert`."""
         decoder, rows = self._structure.config.decoder, self._rows
-        shape = decoder.layers, rows, decoder.kv_heads, slots, decoder.head_dim
-        vectors = jnp.zeros(shape, self._compute.dtype)
-        cache = Cache(vectors, vectors)
+
+        def empty(layers: int) -> Cache:
+            shape = layers, rows, decoder.kv_heads, slots, decoder.head_dim
+            vectors = jnp.zeros(shape, self._compute.dtype)
+            return self._kept(Cache(vectors, vectors))
+
         none = jnp.zeros(rows, jnp.int32)
         return State(
-            cache=cache.in_int8() if self._int8_cache else cache,
+            cache=self._caches(empty),
             token=none,
             position=none,
             number=none,
@@ -301,6 +314,11 @@ class Programs:
             settings=jax.tree.map(jnp.asarray, Settings.of([GREEDY] * rows)),
             adapter=none,
         )
+
+
+def _each(caches: Caches, change: Callable[[Cache], Cache]) -> Caches:
+    found: Caches = jax.tree.map(change, caches, is_leaf=lambda x: isinstance(x, Cache))
+    return found
 
 
 def _insert(rows: State, made: State, source: Int[Array, ""], target: Int[Array, ""]) -> State:

@@ -1,7 +1,7 @@
 """The Llama-2 / Vicuna decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
 
-Layers are stacked and scanned. Sources: Llama 2 (arXiv 2307.09288); rotate-half RoPE as in the
-Hugging Face layout, first half paired with second half.
+Layers are stacked and scanned, or each by itself (`models.unstacked`). Sources: Llama 2 (arXiv
+2307.09288); rotate-half RoPE as in the Hugging Face layout, first half paired with second half.
 """
 
 import dataclasses
@@ -54,7 +54,8 @@ PROJECTIONS = {
 
 class Cache(NamedTuple):
     """Keys and values of S positions for each layer; slot s holds position s. A head's slots lie
-    together, as its products want them. In int8 each vector of H has a scale of its own."""
+    together, as its products want them. In int8 each vector of H has a scale of its own. Of layers
+    that aren't stacked each has a cache by itself, L = 1."""
 
     k: Float[Array, "L B K S H"] | Int8[Array, "L B K S H"]
     v: Float[Array, "L B K S H"] | Int8[Array, "L B K S H"]
@@ -78,7 +79,7 @@ class Cache(NamedTuple):
 
     def with_tokens(
         self,
-        layer: Int[Array, ""],
+        layer: Int[Array, ""] | int,
         positions: Int[Array, "B T"],
         k: Float[Array, "B T K H"],
         v: Float[Array, "B T K H"],
@@ -91,7 +92,7 @@ class Cache(NamedTuple):
         return jax.tree.map(lambda old, x: old.at[place].set(x), self, new)
 
     def of_layer(
-        self, layer: Int[Array, ""], dtype: Any
+        self, layer: Int[Array, ""] | int, dtype: Any
     ) -> tuple[Float[Array, "B K S H"], Float[Array, "B K S H"]]:
         """The keys and values of one layer."""
         if self.k_scale is None or self.v_scale is None:
@@ -99,6 +100,10 @@ class Cache(NamedTuple):
         k, v = self.k[layer].astype(dtype), self.v[layer].astype(dtype)
         k_scale, v_scale = self.k_scale[layer][..., None], self.v_scale[layer][..., None]
         return k * k_scale.astype(dtype), v * v_scale.astype(dtype)
+
+
+Caches = Cache | tuple[Cache, ...]
+"""Of all layers, stacked or each by itself, as the decoder's blocks are."""
 
 
 def to_int8(
@@ -138,12 +143,14 @@ def rotary(
 
 
 class DecoderBlock(nnx.Module):
-    """One layer's computation; its parameters are those of all L layers, stacked in front."""
+    """One layer's computation; its parameters are those of all L layers, stacked in front, or where
+    layers aren't stacked its own. `outputs_first`: kernels are matrices [outputs, inputs]."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         layers, embed, mlp = config.layers, config.embed, config.mlp
         heads, kv_heads, head_dim = config.heads, config.kv_heads, config.head_dim
         self.config = config
+        self.outputs_first = False
         norm = ((layers, embed), ("layers", "embed"))
         self.attention_norm = RmsNorm(*norm, config.norm_eps)
         self.mlp_norm = RmsNorm(*norm, config.norm_eps)
@@ -171,19 +178,32 @@ class DecoderBlock(nnx.Module):
     ) -> Array:
         """x times one of the kernels (and its scales, where it is in int8), plus what LoRA adds to
         it where the model has LoRA: with several adapters, each row's own."""
-        y = jnp.einsum(PROJECTIONS[name], x, getattr(self, name)[...].astype(x.dtype))
+        kernel = getattr(self, name)[...].astype(x.dtype)
+        if self.outputs_first:
+            y = jnp.einsum("BTI,OI->BTO", x.reshape(*x.shape[:2], -1), kernel)
+            y = y.reshape(*x.shape[:2], *self._outputs(name))
+        else:
+            y = jnp.einsum(PROJECTIONS[name], x, kernel)
         scale = getattr(self, f"{name}_scale", None)
         if scale is not None:
             y = y * scale[...].astype(x.dtype)[None, None]
         lora = getattr(self, f"{name}_lora", None)
         return y if lora is None else y + lora(x, dropout, adapter)
 
+    def _outputs(self, name: str) -> tuple[int, ...]:
+        """The shape of what a kernel makes of a token."""
+        of = self.config
+        if name in ("gate", "up"):
+            return (of.mlp,)
+        heads = {"q": of.heads, "k": of.kv_heads, "v": of.kv_heads}
+        return (heads[name], of.head_dim) if name in heads else (of.embed,)
+
     def __call__(
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
         seen: Seen,
-        cache: tuple[Cache, Int[Array, ""]] | None,
+        cache: tuple[Cache, Int[Array, ""] | int] | None,
         dropout: Key[Array, ""] | None = None,
         backend: Backend = "xla",
         adapter: Int[Array, "B"] | None = None,
@@ -225,6 +245,8 @@ class Decoder(nnx.Module):
         axes = ("vocab", "embed")
         self.embedding = normal(rngs, (config.vocab, config.embed), axes, EMBEDDING_STDDEV)
         self.blocks = DecoderBlock(config, rngs)
+        # In place of `blocks`, where layers aren't stacked.
+        self.layers = nnx.List[DecoderBlock]([])
         self.norm = RmsNorm((config.embed,), ("embed",), config.norm_eps)
         self.unembedding = normal(rngs, (config.vocab, config.embed), axes, config.embed**-0.5)
 
@@ -239,19 +261,28 @@ class Decoder(nnx.Module):
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
         seen: Seen,
-        cache: Cache | Literal["new"] | None = None,
+        cache: Caches | Literal["new"] | None = None,
         remat: Remat = "none",
         dropout: Key[Array, ""] | None = None,
         backend: Backend = "xla",
         adapter: Int[Array, "B"] | None = None,
-    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+    ) -> tuple[Float[Array, "B T D"], Caches | None]:
         """Final hidden states (after the last norm) of embedded tokens, and the grown cache; a new
         one holds these tokens alone, S = T. With a cache a token sees the slots up to its position,
         and `seen` is not asked.
 
         `dropout` is the key of LoRA's dropout; None drops nothing. `adapter`: which of the
-        adapters each row is answered with, where there are several (`models.adapters`).
+        adapters each row is answered with, where there are several (`models.adapters`). Layers
+        that aren't stacked are for inference: nothing of them is dropped or rematerialised.
         """
+        if self.layers:
+            caches = []
+            for n, block in enumerate(self.layers):
+                held = None if cache is None or isinstance(cache, str | Cache) else (cache[n], 0)
+                x, made = block(x, positions, seen, held, None, backend, adapter)
+                caches.append(made if isinstance(made, Cache) else Cache(*(y[None] for y in made)))
+            return self.norm(x), None if cache is None else tuple(caches)
+
         graphdef, parameters = nnx.split(self.blocks)
         keys = None if dropout is None else jax.random.split(dropout, self.config.layers)
 
@@ -270,13 +301,13 @@ class Decoder(nnx.Module):
             (x, grown), _ = jax.lax.scan(cached, (x, cache), layers)
             return self.norm(x), grown
 
-        def block(x: Array, layer: tuple[nnx.State, Any]) -> tuple[Array, object]:
+        def scanned(x: Array, layer: tuple[nnx.State, Any]) -> tuple[Array, object]:
             parameters, key = layer
             block = nnx.merge(graphdef, parameters)
             x, made = block(x, positions, seen, None, key, backend, adapter)
             return x, made if cache == "new" else None
 
-        x, made = jax.lax.scan(rematerialised(block, remat), x, (parameters, keys))
+        x, made = jax.lax.scan(rematerialised(scanned, remat), x, (parameters, keys))
         return self.norm(x), None if made is None else Cache(*made)
 
     def unembed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:

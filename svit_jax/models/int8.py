@@ -19,7 +19,7 @@ _SCALES = {f"decoder/blocks/{name}": f"decoder/blocks/{name}_scale" for name in 
 
 def has_scales(paths: Iterable[str]) -> bool:
     """Whether these are the parameters of a model in int8."""
-    return not set(paths).isdisjoint(_SCALES.values())
+    return any(path.startswith("decoder/") and path.endswith("/q_scale") for path in paths)
 
 
 def attach_scales(block: DecoderBlock) -> None:

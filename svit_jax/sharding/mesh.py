@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -81,20 +81,20 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     slices = {getattr(device, "slice_index", 0) for device in devices}
     if len(slices) > 1:
         check_slices(shape[0], len(slices))
-        grid = mesh_utils.create_hybrid_device_mesh(
-            (shape[0] // len(slices), *shape[1:]), (len(slices), 1, 1, 1), devices=devices
-        )
+        within = shape[0] // len(slices), *shape[1:]
+        across = len(slices), 1, 1, 1
+        grid = _on_torus(mesh_utils.create_hybrid_device_mesh, within, across, devices)
     elif devices[0].platform == "tpu":
-        grid = _torus_mesh(shape, devices)
+        grid = _on_torus(mesh_utils.create_device_mesh, shape, devices)
     else:
         grid = np.asarray(devices).reshape(shape)
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
-def _torus_mesh(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
-    """Each mesh axis along whole dimensions of the torus; where the sizes don't allow that (32 x 8
-    on 16 x 16), along parts of them."""
+def _on_torus(make: Callable[..., np.ndarray], *what: Any) -> np.ndarray:
+    """Each mesh axis along whole dimensions of a slice's torus; where the sizes don't allow that
+    (32 x 8 on 16 x 16), along parts of them."""
     try:
-        return mesh_utils.create_device_mesh(shape, devices=devices)
+        return make(*what)
     except NotImplementedError:
-        return mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
+        return make(*what, allow_split_physical_axes=True)

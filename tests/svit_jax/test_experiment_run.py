@@ -55,7 +55,7 @@ def arguments(shortlist, tiny_data, out) -> list[str]:
 
 @pytest.mark.slow
 def test_planned_meshes_run_for_real(shortlist, tiny_data, tmp_path, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")
     out = tmp_path / "out"
     assert main(arguments(shortlist, tiny_data, out)) == 0
     rows = json.loads((out / "report.json").read_text())["rows"]

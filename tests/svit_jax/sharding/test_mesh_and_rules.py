@@ -86,12 +86,12 @@ class PodDevice:
     device_kind: str = "TPU v5 lite"
 
 
-def pod(slices: int) -> list[PodDevice]:
-    """Slices of 2 x 4 chips, two hosts each, in an order that is not the slices'."""
+def pod(slices: int, hosts: int = 2) -> list[PodDevice]:
+    """Slices of hosts x 4 chips, in an order that is not the slices'."""
     found = [
-        PodDevice(8 * s + 4 * x + y, s, 2 * s + x, (x, y, 0))
+        PodDevice(4 * (hosts * s + x) + y, s, hosts * s + x, (x, y, 0))
         for s in range(slices)
-        for x in range(2)
+        for x in range(hosts)
         for y in range(4)
     ]
     return sorted(found, key=lambda device: (device.coords, device.slice_index))
@@ -109,6 +109,20 @@ def test_slices_lie_along_replica(slices, replica):
     # Replicas of a slice stand together, so that they are reduced within it first.
     order = [found.pop() for found in of_replica]
     assert order == sorted(order) and set(order) == set(range(slices))
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_axes_that_share_a_dimension_of_the_torus(slices):
+    """Of 4 x 4 chips axes of 2, 2 and 4: one of the fours is cut up."""
+    config = MeshConfig(replica=slices, fsdp=2, tensor=2, sequence=4)
+    mesh = make_mesh(config, pod(slices, hosts=4))
+    assert {device.id for device in mesh.devices.flat} == set(range(16 * slices))
+    for n, part in enumerate(mesh.devices):
+        assert {device.slice_index for device in part.flat} == {n}
+        for axis, size in enumerate((2, 2, 4)):  # each along one dimension
+            for row in np.moveaxis(part, axis, -1).reshape(-1, size):
+                x, y, _ = (set(places) for places in zip(*(d.coords for d in row), strict=True))
+                assert sorted((len(x), len(y))) == [1, size]
 
 
 def test_slices_that_replica_does_not_hold():
