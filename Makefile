@@ -24,7 +24,6 @@ slow-test: test-environment
 # Bounded in count. atheris is there for Linux alone.
 fuzz:
 	@$(PYTHON) .ci/environment.py .venv --extra test fuzz
-	@FUZZ_CASES=5000 $(BIN)/python -m pytest -q -m slow tests/svit_jax/serving/test_hostile_requests.py
 	@$(BIN)/python tests/fuzz/serving.py body -runs=10000
 	@$(BIN)/python tests/fuzz/serving.py picture -runs=10000
 

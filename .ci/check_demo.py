@@ -1,4 +1,5 @@
 """Holds results.json of a demo run to what the demo promises; a promise that is broken fails.
+
 python .ci/check_demo.py demo_run/results.json
 """
 
@@ -8,14 +9,14 @@ import sys
 from typing import Any
 
 SEEN, BLIND, OPEN, MARGIN = 0.80, 0.45, 0.5, 0.15
-MEMORY = 4 << 30
+SECONDS, MEMORY = 600, 4 << 30
 
 
 def promises(results: dict[str, Any]) -> list[tuple[str, bool]]:
     """(what was found and what was promised, whether it holds) for each promise."""
     heldout = results["heldout"]
     seen, blind, open_share = heldout["with_image"], heldout["blind"], heldout["open_share"]
-    memory = results["peak_memory_bytes"]
+    seconds, memory = sum(results["seconds"].values()), results["peak_memory_bytes"]
     above = {
         kind: row["with_image"] - row["blind"] for kind, row in sorted(heldout["by_kind"].items())
     }
@@ -27,6 +28,7 @@ def promises(results: dict[str, Any]) -> list[tuple[str, bool]]:
             for kind, points in above.items()
         ),
         (f"open questions {open_share:.1%}, at least {OPEN:.0%}", open_share >= OPEN),
+        (f"{seconds:.0f} s, less than {SECONDS}", seconds < SECONDS),
         (f"{memory / 2**30:.2f} GiB at most, less than {MEMORY >> 30}", memory < MEMORY),
     ]
 

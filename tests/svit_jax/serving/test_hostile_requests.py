@@ -3,7 +3,6 @@
 The whole of the server but uvicorn, called as uvicorn calls it, which is quicker.
 """
 
-import os
 import random
 import zlib
 
@@ -15,7 +14,7 @@ from in_process import about, answering, as_json, check, data_url
 from served import ScriptedEngine
 
 FEW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(FEW, max_examples=int(os.environ.get("FUZZ_CASES", "1000")))
+MANY = settings(FEW, max_examples=5000)
 
 PICTURES = [
     *(saved("PNG"), saved("JPEG"), saved("GIF", frames=2), saved("WEBP", lossless=True)),
@@ -170,13 +169,13 @@ def test_any_headers(ask, headers):
 @pytest.mark.slow
 @MANY
 @given(REQUESTS | ORDINARY)
-def test_many_requests(ask, request_):
+def test_five_thousand_requests(ask, request_):
     check(ask(as_json(request_)))
 
 
 @pytest.mark.slow
 @MANY
 @given(st.binary(max_size=200), st.sampled_from(PICTURES), st.integers())
-def test_many_bodies_and_pictures(ask, body, picture, seed):
+def test_ten_thousand_bodies_and_pictures(ask, body, picture, seed):
     assert check(ask(body)) != 200
     check(ask(about(damaged(picture, seed))))
