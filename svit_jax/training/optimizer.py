@@ -1,12 +1,15 @@
-"""AdamW with linear warmup and cosine decay; which parameters train, and each group's rate."""
+"""AdamW, or Muon for matrices, with linear warmup and cosine decay; which parameters train, and each
+group's rate."""
 
 import dataclasses
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from data_pipeline.common.errors import UserError
 
@@ -15,7 +18,8 @@ from data_pipeline.common.errors import UserError
 class OptimConfig:
     """`trainable` holds regular expressions over parameter paths ("projector/.*"); a path's rate is
     that of the first entry of `rates` ("projector/.*=2e-5") that matches it, else
-    `learning_rate`. `clip_norm` 0 does not clip, as LLaVA-1.5."""
+    `learning_rate`. `muon` has patterns of those that Muon trains, all others AdamW does.
+    `clip_norm` 0 does not clip, as LLaVA-1.5."""
 
     learning_rate: float
     trainable: tuple[str, ...]
@@ -26,6 +30,21 @@ class OptimConfig:
     b2: float = 0.999
     eps: float = 1e-8
     clip_norm: float = 0.0
+    muon: tuple[str, ...] = ()
+
+
+MATRIX_AXES = {
+    **dict.fromkeys(("q", "k", "v"), (1, 2)),
+    **dict.fromkeys(("o", "out"), (2, 1)),
+    **dict.fromkeys(("gate", "up", "down", "fc1", "fc2"), (1, 1)),
+}
+"""How many of a kernel's axes are inputs and how many outputs, in that order, by its last name."""
+
+MUON_RMS = 0.2
+"""The root mean square of Muon's update at a rate of 1: about that of AdamW's, so that one rate
+suits both (Liu et al., Muon is Scalable for LLM Training, arXiv 2502.16982)."""
+
+_MUON, _BY_MUON = "optim.muon", " by Muon"
 
 
 def trainable_paths(
@@ -75,28 +94,66 @@ def _parse_rates(entries: Iterable[str]) -> dict[str, float]:
     return rates
 
 
+def matrix_axes(path: str) -> optax.contrib.MuonDimensionNumbers | None:
+    """Which axes of a parameter are the two of a matrix; None where it is no matrix. Kernels of
+    stacked layers are one each."""
+    folder, _, name = path.rpartition("/")
+    if name not in MATRIX_AXES:
+        return None
+    first = int(folder.endswith("blocks"))
+    inputs, outputs = MATRIX_AXES[name]
+    last = first + inputs
+    axes = tuple(range(first, last)), tuple(range(last, last + outputs))
+    return optax.contrib.MuonDimensionNumbers(*axes)
+
+
+def muon_paths(patterns: Iterable[str], paths: Iterable[str]) -> dict[str, Any]:
+    """Path -> axes of the matrices that Muon trains. Raises UserError for a pattern that matches
+    anything else, or nothing."""
+    found = {path: matrix_axes(path) for path in sorted(trainable_paths(patterns, paths, _MUON))}
+    others = [path for path, axes in found.items() if axes is None]
+    if others:
+        raise UserError(
+            f"{_MUON} matches '{others[0]}', which is no matrix between activations; give it "
+            "patterns such as 'decoder/blocks/(q|k|v|o|gate|up|down)' and leave the rest to AdamW."
+        )
+    return found
+
+
 def make_optimizer(
     config: OptimConfig, steps: int, paths: Iterable[str]
 ) -> optax.GradientTransformation:
     """The optimizer of a flat dict of trainable parameters. Raises UserError for an entry of
-    `rates` that matches none of them."""
+    `rates` that matches none of them, or of `muon` that matches no matrix."""
     paths = list(paths)
     rates = _parse_rates(config.rates)
     matched = {pattern: trainable_paths([pattern], paths, "optim.rates") for pattern in rates}
-    labels = {path: next((p for p in rates if path in matched[p]), "default") for path in paths}
+    matrices = muon_paths(config.muon, paths) if config.muon else {}
+    groups = {path: next((p for p in rates if path in matched[p]), "default") for path in paths}
+    labels = {path: group + _BY_MUON * (path in matrices) for path, group in groups.items()}
 
-    def adamw(peak: float) -> optax.GradientTransformation:
+    def updated(label: str) -> optax.GradientTransformation:
+        peak = rates.get(label.removesuffix(_BY_MUON), config.learning_rate)
+        rate = warmup_cosine(peak, steps, config.warmup_ratio)
+        if label.endswith(_BY_MUON):
+            return optax.contrib.muon(
+                rate,
+                weight_decay=config.weight_decay,
+                muon_weight_dimension_numbers={
+                    path: matrices[path] if labels[path] == label else optax.MaskedNode()
+                    for path in paths
+                },
+                consistent_rms=MUON_RMS,
+            )
         return optax.adamw(
-            warmup_cosine(peak, steps, config.warmup_ratio),
+            rate,
             b1=config.b1,
             b2=config.b2,
             eps=config.eps,
             weight_decay=config.weight_decay,
         )
 
-    groups = {"default": adamw(config.learning_rate)}
-    groups |= {pattern: adamw(peak) for pattern, peak in rates.items()}
-    used = {label: groups[label] for label in set(labels.values())}
+    used = {label: updated(label) for label in set(labels.values())}
     update = optax.partition(used, labels) if len(used) > 1 else next(iter(used.values()))
     if config.clip_norm:
         update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)

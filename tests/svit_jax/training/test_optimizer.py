@@ -101,6 +101,55 @@ def test_clipping_is_by_the_norm_of_all_groups_together():
     assert {round(float(leaf[0]), 5) for leaf in seconds} >= {0.6, 0.8}
 
 
+def newton_schulz(matrix: np.ndarray) -> np.ndarray:
+    """Five steps of Keller Jordan's quintic on the singular values: what the iteration converges
+    to, from an SVD in float64."""
+    u, s, v = np.linalg.svd(matrix / np.linalg.norm(matrix), full_matrices=False)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return (u * s) @ v
+
+
+def test_muon_turns_each_layers_gradient_into_an_orthogonal_matrix():
+    config = OptimConfig(
+        1e-2,
+        (".*",),
+        rates=("projector/.*=5e-3",),
+        warmup_ratio=0.0,
+        muon=("decoder/blocks/(q|o)", "projector/fc1"),
+    )
+    shapes = {
+        "decoder/blocks/q": (2, 8, 3, 4),  # layers, embed, heads, head_dim
+        "decoder/blocks/o": (2, 3, 4, 8),
+        "decoder/embedding": (5, 8),
+        "projector/fc1": (6, 8),
+        "projector/fc1_bias": (8,),
+    }
+    rng = np.random.default_rng(0)
+    gradients = {path: rng.standard_normal(shape) for path, shape in shapes.items()}
+    optimizer = make_optimizer(config, 10, shapes)
+    parameters = {path: jnp.zeros(shape) for path, shape in shapes.items()}
+    given = {path: jnp.asarray(g, jnp.float32) for path, g in gradients.items()}
+    updates, _ = optimizer.update(given, optimizer.init(parameters), parameters)
+    matrices = {"decoder/blocks/q": (8, 12), "decoder/blocks/o": (12, 8), "projector/fc1": (6, 8)}
+    for path, (rows, columns) in matrices.items():
+        rate = 5e-3 if path.startswith("projector") else 1e-2
+        expected = [newton_schulz(g) for g in gradients[path].reshape(-1, rows, columns)]
+        # The first update of a momentum is along the gradient; 0.2 is AdamW's root mean square.
+        scale = -rate * 0.2 * max(rows, columns) ** 0.5
+        found = np.asarray(updates[path]).reshape(-1, rows, columns)
+        np.testing.assert_allclose(found, scale * np.stack(expected), rtol=1e-3, atol=1e-6)
+    for path, rate in (("decoder/embedding", 1e-2), ("projector/fc1_bias", 5e-3)):
+        np.testing.assert_allclose(updates[path], -rate * np.sign(gradients[path]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("pattern", ["decoder/norm/scale", "projector/.*", "decoder/embedding"])
+def test_muon_is_for_matrices_alone(pattern):
+    paths = [*PATHS, "projector/fc1_bias", "decoder/embedding"]
+    with pytest.raises(UserError, match=r"optim\.muon matches '[a-z/0-9_]*', which is no matrix"):
+        make_optimizer(OptimConfig(1.0, (".*",), muon=(pattern,)), 10, paths)
+
+
 def test_unmatched_patterns_are_errors():
     assert trainable_paths(("projector/.*", "decoder/norm/.*"), PATHS) == {
         "projector/fc1",
