@@ -129,17 +129,36 @@ class RmsNorm(nnx.Module):
         return normed.astype(x.dtype) * self.scale[...].astype(x.dtype)[None, None]
 
 
-def rotary(
-    x: Float[Array, "B T N H"], positions: Int[Array, "B T"], theta: float
-) -> Float[Array, "B T N H"]:
-    """Rotates pairs (h, h + H/2) by position * theta^(-2h/H); angles in float32."""
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions.astype(jnp.float32)[:, :, None, None] * frequencies.reshape(1, 1, 1, half)
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x.dtype)
+class Rotation(NamedTuple):
+    """Cosines and sines of rotary angles, the same in every layer: position * theta^(-2h/H) for the
+    pair of components h and h + H/2. Float32."""
+
+    cos: Float[Array, "B T 1 h"]
+    sin: Float[Array, "B T 1 h"]
+
+    @classmethod
+    def of(cls, positions: Int[Array, "B T"], head_dim: int, theta: float) -> "Rotation":
+        half = head_dim // 2
+        frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+        angles = positions.astype(jnp.float32)[:, :, None, None] * frequencies.reshape(1, 1, 1, -1)
+        return cls(jnp.cos(angles), jnp.sin(angles))
+
+
+@jax.custom_vjp
+def rotary(x: Float[Array, "B T N H"], by: Rotation) -> Float[Array, "B T N H"]:
+    """x with its pairs of components rotated, in float32.
+
+    Its gradient is rotated back; derived from the slices here, it would be padded and added.
+    """
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = (first * by.cos - second * by.sin, second * by.cos + first * by.sin)
+    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+
+
+rotary.defvjp(
+    lambda x, by: (rotary(x, by), by),
+    lambda by, g: (rotary(g, Rotation(by.cos, -by.sin)), None),
+)
 
 
 class DecoderBlock(nnx.Module):
@@ -202,6 +221,7 @@ class DecoderBlock(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
+        rotation: Rotation,
         seen: Seen,
         cache: tuple[Cache, Int[Array, ""] | int] | None,
         dropout: Key[Array, ""] | None = None,
@@ -212,8 +232,7 @@ class DecoderBlock(nnx.Module):
         layer this is, the cache with those in it, which attention then reads."""
         y = self.attention_norm(x)
         q, k, v = (self.project(name, y, dropout, adapter) for name in ("q", "k", "v"))
-        q = rotary(q, positions, self.config.rope_theta)
-        k = rotary(k, positions, self.config.rope_theta)
+        q, k = rotary(q, rotation), rotary(k, rotation)
         q = shard(q, "batch", "length", "act_heads", None)
         made: tuple[Array, Array] | Cache
         if cache is not None:
@@ -275,11 +294,12 @@ class Decoder(nnx.Module):
         adapters each row is answered with, where there are several (`models.adapters`). Layers
         that aren't stacked are for inference: nothing of them is dropped or rematerialised.
         """
+        rotation = Rotation.of(positions, self.config.head_dim, self.config.rope_theta)
         if self.layers:
             caches = []
             for n, block in enumerate(self.layers):
                 held = None if cache is None or isinstance(cache, str | Cache) else (cache[n], 0)
-                x, made = block(x, positions, seen, held, None, backend, adapter)
+                x, made = block(x, positions, rotation, seen, held, None, backend, adapter)
                 caches.append(made if isinstance(made, Cache) else Cache(*(y[None] for y in made)))
             return self.norm(x), None if cache is None else tuple(caches)
 
@@ -294,7 +314,8 @@ class Decoder(nnx.Module):
                 x, cache = carry
                 parameters, index = layer
                 block = nnx.merge(graphdef, parameters)
-                return block(x, positions, seen, (cache, index), None, backend, adapter), None
+                held = cache, index
+                return block(x, positions, rotation, seen, held, None, backend, adapter), None
 
             # Carried, the cache is written in place; as what the layers give it would be copied.
             layers = (parameters, jnp.arange(self.config.layers))
@@ -304,7 +325,7 @@ class Decoder(nnx.Module):
         def scanned(x: Array, layer: tuple[nnx.State, Any]) -> tuple[Array, object]:
             parameters, key = layer
             block = nnx.merge(graphdef, parameters)
-            x, made = block(x, positions, seen, None, key, backend, adapter)
+            x, made = block(x, positions, rotation, seen, None, key, backend, adapter)
             return x, made if cache == "new" else None
 
         x, made = jax.lax.scan(rematerialised(scanned, remat), x, (parameters, keys))

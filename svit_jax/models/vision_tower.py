@@ -166,9 +166,11 @@ class VisionTower(nnx.Module):
         std = jnp.asarray(config.image_std).reshape(1, 1, 1, 3)
         pixels = (images.astype(jnp.float32) * (1 / 255) - mean) / std
         pixels = shard(pixels.astype(dtype), "pictures", None, None, None)
-        pixels = pixels.reshape(-1, grid, size, grid, size, 3)
-        x = jnp.einsum("IAYBXR,YXRC->IABC", pixels, self.patch_embedding[...].astype(dtype))
-        x = x.reshape(-1, config.patches, config.embed)
+        pixels = pixels.reshape(-1, grid, size, grid, size, 3).swapaxes(2, 3)
+        # The kernel lies as it is kept: given the axes apart, XLA turns it over at every step.
+        pixels = pixels.reshape(-1, config.patches, size * size * 3)
+        kernel = self.patch_embedding[...].astype(dtype).reshape(-1, config.embed)
+        x = jnp.einsum("IPX,XC->IPC", pixels, kernel)
         first = jnp.broadcast_to(
             self.class_embedding[...].astype(dtype), (x.shape[0], 1, config.embed)
         )
