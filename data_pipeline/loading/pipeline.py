@@ -23,6 +23,11 @@ from data_pipeline.text.encode import Encoded, encode_dialogue
 from data_pipeline.text.templates import Template
 from data_pipeline.text.tokenizer import Tokenizer
 
+KEPT_BYTES = 256 << 20
+"""How much of a dataset each process that makes batches keeps in memory, decoded."""
+
+_TURN_BYTES = 300  # about what the objects of a turn take beside its text
+
 _BATCH_FIELDS = tuple(field.name for field in dataclasses.fields(Batch))
 
 
@@ -44,6 +49,30 @@ class Loaded:
     reasons: tuple[str, ...]
 
 
+class _Memory:
+    """The first records that were read, with their pictures made ready, as many as there is room
+    for: a small dataset is decoded once and not once an epoch. In shuffled rows the last ones would
+    be of no more use."""
+
+    def __init__(self, room: int):
+        self._room = room
+        self._kept: dict[int, tuple[PictureRecord, list[np.ndarray]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_room": self._room, "_kept": {}}  # a worker process has a memory of its own
+
+    def find(self, index: int) -> tuple[PictureRecord, list[np.ndarray]] | None:
+        return self._kept.get(index)
+
+    def keep(self, index: int, record: PictureRecord, pictures: list[np.ndarray]) -> None:
+        texts = [turn.text for dialogue in record.dialogues for turn in dialogue.turns]
+        size = sum(map(len, record.images)) + sum(picture.nbytes for picture in pictures)
+        size += sum(len(text) + _TURN_BYTES for text in texts)
+        if index not in self._kept and size <= self._room:
+            self._room -= size
+            self._kept[index] = record, pictures
+
+
 @dataclasses.dataclass(frozen=True)
 class _RowMaker:
     """Global row index -> the row's arrays."""
@@ -53,6 +82,7 @@ class _RowMaker:
     tokenizer: Tokenizer
     template: Template
     images: ImageSpec
+    memory: _Memory
 
     def __call__(self, index: int) -> dict[str, Any]:
         inputs = self.plan.inputs
@@ -75,9 +105,9 @@ class _RowMaker:
             row["positions"][here] = np.arange(length)
             name = f"record {record}"
             try:
-                loaded = self.source[record]
+                loaded, prepared = self.memory.find(record) or (self.source[record], None)
                 name = ", ".join(picture_names(loaded.image_id)) or name
-                encoded, shown = self._segment(loaded, planned)
+                encoded, shown = self._segment(loaded, prepared, planned)
             except BadRecordError as error:
                 row["bad"].append((name, str(error)))
             else:
@@ -92,9 +122,12 @@ class _RowMaker:
         return row
 
     def _segment(
-        self, record: PictureRecord, planned: Int32[np.ndarray, "4"]
+        self,
+        record: PictureRecord,
+        prepared: list[np.ndarray] | None,
+        planned: Int32[np.ndarray, "4"],
     ) -> tuple[Encoded, list[np.ndarray]]:
-        _, place, length, pictures = planned.tolist()
+        index, place, length, pictures = planned.tolist()
         dialogue = record.dialogues[place]
         encoded = encode_dialogue(
             dialogue.turns,
@@ -115,9 +148,12 @@ class _RowMaker:
                 f"dialogue {dialogue.id} shows {pictures} pictures, but its record holds "
                 f"{len(record.images)}; correct its <image> markers."
             )
-        named = zip(record.images, picture_names(record.image_id), strict=True)
-        shown = [prepare(data, self.images.size, self.images.mode, name) for data, name in named]
-        return encoded, shown[:pictures]
+        if prepared is None:
+            named = zip(record.images, picture_names(record.image_id), strict=True)
+            spec = self.images
+            prepared = [prepare(data, spec.size, spec.mode, name) for data, name in named]
+            self.memory.keep(index, record, prepared)
+        return encoded, prepared[:pictures]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +233,7 @@ def make_loader(
     dataset = (
         grain.MapDataset.range(steps * len(rows))
         .map(_GlobalRow(start_step, batch_size, rows))
-        .map(_RowMaker(plan, source, tokenizer, template, images))
+        .map(_RowMaker(plan, source, tokenizer, template, images, _Memory(KEPT_BYTES)))
         .batch(len(rows), batch_fn=_stack)
         .to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, buffered))

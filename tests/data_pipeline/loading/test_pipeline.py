@@ -7,6 +7,7 @@ import pytest
 from memory_source import MemorySource
 
 from data_pipeline.common.errors import UserError
+from data_pipeline.loading import pipeline
 from data_pipeline.loading.batch import Batch
 from data_pipeline.loading.pipeline import ImageSpec, make_loader
 from data_pipeline.loading.plan import build_plan, plan_inputs
@@ -108,6 +109,26 @@ def test_a_host_makes_rows_of_the_global_batch(load, rows):
 def test_threads_and_saved_plans_change_nothing(load, plan, tmp_path):
     kept = plan.save(tmp_path)
     for a, b in zip(load(steps=5), load(steps=5, threads=3, plan=kept), strict=True):
+        assert_same(a.batch, b.batch)
+
+
+def test_a_small_dataset_is_read_once_and_a_large_one_each_time(load, plan, source, monkeypatch):
+    read = []
+
+    class Counted(MemorySource):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    counted = Counted(source.records)
+    steps = steps_of_two_epochs(plan)
+    small = load(steps=steps, source=counted)
+    assert sorted(read) == list(range(len(source)))
+    read.clear()
+    monkeypatch.setattr(pipeline, "KEPT_BYTES", 0)
+    large = load(steps=steps, source=counted)
+    assert len(read) >= 2 * plan.statistics().dialogues
+    for a, b in zip(small, large, strict=True):
         assert_same(a.batch, b.batch)
 
 

@@ -124,6 +124,21 @@ def test_frozen_parameters_have_no_optimizer_state(single, finetune):
 
 
 @pytest.mark.slow
+def test_muons_step_on_a_mesh_equals_one_device(make_run):
+    """Its matrices are cut up, over stacked layers' rows and columns, and made orthogonal whole."""
+    muon = "optim.muon=decoder/blocks/(q|k|v|o|gate|up|down)"
+    config = make_run("finetune", *SHAPE, *OPTIMIZER, muon)
+    alone = two_steps(config, MeshConfig(), 1)
+    _, metrics, _, after = two_steps(config, MESHES[1], 8)
+    for name, value in alone[1].items():
+        np.testing.assert_allclose(metrics[name], value, rtol=2e-5, err_msg=name)
+    for name, value in alone[3].items():
+        moved = not np.array_equal(alone[0][name], value)
+        assert moved == (not name.startswith("tower/")), name
+        np.testing.assert_allclose(after[name], value, rtol=1e-5, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.slow
 def test_lora_step_on_a_mesh_equals_one_device(make_run):
     """With dropout, whose key knows no mesh; the base is in bfloat16 and has no optimizer state."""
     config = make_run("lora", *SHAPE, *OPTIMIZER, "model.lora.rank=4", "model.lora.dropout=0.3")

@@ -118,6 +118,23 @@ def test_interrupted_and_resumed_equals_uninterrupted(trained, tmp_path, monkeyp
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
+def test_muons_run_goes_on_to_the_same_parameters(make_run, tmp_path):
+    muon = "optim.muon=decoder/blocks/(q|o|down)", "optim.rates=projector/.*=1e-4"
+    config = make_run("finetune", "train.steps=3", *muon, "optim.learning_rate=5e-3")
+    train(config, tmp_path / "whole")
+
+    def stop(step, state):
+        raise StopError
+
+    with pytest.raises(StopError):
+        train(config, tmp_path / "halves", hooks=((3, stop),))
+    assert newest_checkpoint(tmp_path / "halves").name == "2"
+    train(config, tmp_path / "halves")
+    ours, theirs = stored_parameters(tmp_path / "halves"), stored_parameters(tmp_path / "whole")
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
 def test_finished_run_is_left_alone(trained):
     before = (trained.workdir / "metrics.jsonl").stat().st_mtime_ns
     result = train(trained.config, trained.workdir)
