@@ -60,11 +60,11 @@ TRAINING = {"scratch": "descriptions", "pretrain": "captions", "finetune": "inst
 LAST = "finetune"
 # Descriptions are of every picture, the other kinds of a core of them: most of what is left to
 # learn after the first stage is in short questions.
-CORE_PICTURES = 1000
+CORE_PICTURES = 600
 CORE_KINDS = ("conversation", "complex_reasoning", "referring_qa")
 # Of each kind, so many dialogues a picture: a few of those that the teacher gives are enough here.
 LIMITS = {"conversation": 1, "complex_reasoning": 1, "referring_qa": 2}
-PAIRS = 2
+PAIRS = 3
 REFERRING_TOKENS, SHORT_TOKENS = 48, 12
 TOKENIZER_PIECES = 768
 STEMS = (
@@ -73,15 +73,18 @@ STEMS = (
 )
 # What samples repeat is one token each, so that a row is mostly picture and content. Stems have no
 # space in front: the first line of a question then reads as one that follows "USER:".
+ANSWER = f" {V1.assistant}:"
+ENDS = ("?", " in the image?", " are there?")
 PHRASES = (
-    f" {V1.system}",
-    *(f" {V1.human}:", f"{V1.human}:", f" {V1.assistant}:"),
-    SHORT_ANSWER.strip(),
+    f" {V1.system} {V1.human}:",
+    *(f"{V1.human}:", " \n", ANSWER),
+    *(f"{end}{prompt}{ANSWER}" for end in ENDS for prompt in ("", SHORT_ANSWER)),
     *BOX_INSTRUCTIONS,
     *(f" {cell}" for cell in CELLS if " " in cell),
     *STEMS,
     *load_templates()[DETAIL_QUESTIONS].splitlines(),
-    *(" In the", " there is a", " in the", " in the image?", " are there?"),
+    *(" The image shows", " In the", " there is a", " in the", " and in the"),
+    *(" of the image.", " in the image."),
     *(" to the left of the", " above the"),
 )
 WORLD = {"train_scenes": 6000, "held_out_scenes": 300, "novel_scenes": 100, "seed": 0}
@@ -195,7 +198,6 @@ def _convert(raw: Path, scenes: Path, vqa: Path, out: Path) -> None:
         out / "svit.json",
         kinds=CORE_KINDS,
         limits=LIMITS,
-        merge=("complex_reasoning", "referring_qa"),
     )
     convert(raw / "all", scenes, out / "details.json", kinds=("detail_description",))
     questions = vqa / "questions.json", vqa / "annotations.json"

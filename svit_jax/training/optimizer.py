@@ -1,5 +1,5 @@
-"""AdamW, or Muon for matrices, with linear warmup and cosine decay; which parameters train, and each
-group's rate."""
+"""AdamW, or Muon for matrices, with linear warmup and cosine decay; which parameters train, and at
+which rate each."""
 
 import dataclasses
 import re
