@@ -252,10 +252,10 @@ def train_tokenizer(
 
     The same texts in the same order give the same file. `whole_numbers` lets pieces mix digits
     and punctuation, so that frequent coordinates such as "0.125" or "[0.125," become one piece;
-    Llama (the default) splits every digit. Newlines never enter a piece: they are the byte
-    piece <0x0A>, as in Llama. Each of `phrases` is one piece wherever it stands (a leading space
-    belongs to it): what every sample repeats then costs a small model one token. `vocab_size`
-    counts the 3 special and the 256 byte pieces.
+    Llama (the default) splits every digit. Newlines enter no learnt piece: they are the byte piece
+    <0x0A>, as in Llama. Each of `phrases` is one piece wherever it stands (a leading space or a
+    newline belongs to it): what every sample repeats then costs a small model one token.
+    `vocab_size` counts the 3 special and the 256 byte pieces.
     Raises UserError where the texts are empty or do not support the vocabulary size.
     """
     lines = _lines(texts)
