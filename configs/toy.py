@@ -4,8 +4,8 @@ No pretrained parts exist for a toy world, so `scratch` first trains tower, proj
 together, on descriptions. From there on it goes as on Vicuna and CLIP: `pretrain` (stage 1) trains
 the projector alone on captions, from what `scratch` made of it (so short a stage could not make a
 new one fit); `finetune` (stage 2) trains decoder and projector on instructions, with the tower
-frozen. Muon trains the layers' matrices: AdamW takes about twice as many steps here to learn to
-look things up in the picture.
+frozen. Muon trains the layers' matrices: tried once, AdamW took about twice as many steps to the
+same loss.
 """
 
 from ml_collections import ConfigDict

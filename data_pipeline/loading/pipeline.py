@@ -55,11 +55,12 @@ class _Memory:
     be of no more use."""
 
     def __init__(self, room: int):
-        self._room = room
+        self._room, self._used = room, 0
         self._kept: dict[int, tuple[PictureRecord, list[np.ndarray]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_room": self._room, "_kept": {}}  # a worker process has a memory of its own
+        # A worker process has a memory of its own.
+        return {"_room": self._room, "_used": 0, "_kept": {}}
 
     def find(self, index: int) -> tuple[PictureRecord, list[np.ndarray]] | None:
         return self._kept.get(index)
@@ -68,8 +69,8 @@ class _Memory:
         texts = [turn.text for dialogue in record.dialogues for turn in dialogue.turns]
         size = sum(map(len, record.images)) + sum(picture.nbytes for picture in pictures)
         size += sum(len(text) + _TURN_BYTES for text in texts)
-        if index not in self._kept and size <= self._room:
-            self._room -= size
+        if index not in self._kept and self._used + size <= self._room:
+            self._used += size
             self._kept[index] = record, pictures
 
 
