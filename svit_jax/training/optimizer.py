@@ -1,5 +1,5 @@
-"""AdamW, or Muon for matrices, with linear warmup and cosine decay; which parameters train, and at
-which rate each."""
+"""AdamW, or Muon for matrices, with linear warmup and a decay by cosine or at the end; which
+parameters train, and at which rate each."""
 
 import dataclasses
 import re
@@ -18,13 +18,15 @@ from data_pipeline.common.errors import UserError
 class OptimConfig:
     """`trainable` holds regular expressions over parameter paths ("projector/.*"); a path's rate is
     that of the first entry of `rates` ("projector/.*=2e-5") that matches it, else
-    `learning_rate`. `muon` has patterns of those that Muon trains, all others AdamW does.
-    `clip_norm` 0 does not clip, as LLaVA-1.5."""
+    `learning_rate`. `muon` has patterns of those that Muon trains, all others AdamW does. Rates
+    decay by a cosine, or, with `decay_ratio`, linearly in that last share of the steps. `clip_norm`
+    0 does not clip, as LLaVA-1.5."""
 
     learning_rate: float
     trainable: tuple[str, ...]
     rates: tuple[str, ...] = ()
     warmup_ratio: float = 0.03
+    decay_ratio: float = 0.0
     weight_decay: float = 0.0
     b1: float = 0.9
     b2: float = 0.999
@@ -83,6 +85,35 @@ def warmup_cosine(peak: float, steps: int, warmup_ratio: float) -> optax.Schedul
     return rate
 
 
+def warmup_stable_decay(
+    peak: float, steps: int, warmup_ratio: float, decay_ratio: float
+) -> optax.Schedule:
+    """Rate before update s (0-based): linear from 0 over ceil(warmup_ratio * steps) updates, then
+    `peak`, then linear to 0 over the last ceil(decay_ratio * steps) (Hu et al., MiniCPM,
+    arXiv 2404.06395).
+
+    Raises UserError for shares that leave no room for each other.
+    """
+    if min(warmup_ratio, decay_ratio) < 0 or warmup_ratio + decay_ratio > 1 + 1e-6:
+        raise UserError(
+            f"optim.warmup_ratio is {warmup_ratio:g} and optim.decay_ratio {decay_ratio:g}: give "
+            "shares of a run, which together are at most 1."
+        )
+    warmup, decay = (-int(-ratio * steps // 1) for ratio in (warmup_ratio, decay_ratio))
+
+    def rate(step: jax.Array) -> jax.Array:
+        rising, falling = step / max(1, warmup), (steps - step) / max(1, decay)
+        return peak * jnp.clip(jnp.minimum(rising if warmup else 1.0, falling), 0, 1)
+
+    return rate
+
+
+def _rate(peak: float, steps: int, config: OptimConfig) -> optax.Schedule:
+    if config.decay_ratio:
+        return warmup_stable_decay(peak, steps, config.warmup_ratio, config.decay_ratio)
+    return warmup_cosine(peak, steps, config.warmup_ratio)
+
+
 def _parse_rates(entries: Iterable[str]) -> dict[str, float]:
     rates = {}
     for entry in entries:
@@ -124,7 +155,8 @@ def make_optimizer(
     config: OptimConfig, steps: int, paths: Iterable[str]
 ) -> optax.GradientTransformation:
     """The optimizer of a flat dict of trainable parameters. Raises UserError for an entry of
-    `rates` that matches none of them, or of `muon` that matches no matrix."""
+    `rates` that matches none of them, of `muon` that matches no matrix, or ratios that don't add
+    up."""
     paths = list(paths)
     rates = _parse_rates(config.rates)
     matched = {pattern: trainable_paths([pattern], paths, "optim.rates") for pattern in rates}
@@ -134,7 +166,7 @@ def make_optimizer(
 
     def updated(label: str) -> optax.GradientTransformation:
         peak = rates.get(label.removesuffix(_BY_MUON), config.learning_rate)
-        rate = warmup_cosine(peak, steps, config.warmup_ratio)
+        rate = _rate(peak, steps, config)
         if label.endswith(_BY_MUON):
             return optax.contrib.muon(
                 rate,

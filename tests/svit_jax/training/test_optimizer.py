@@ -14,6 +14,7 @@ from svit_jax.training.optimizer import (
     make_optimizer,
     trainable_paths,
     warmup_cosine,
+    warmup_stable_decay,
 )
 
 PATHS = ["projector/fc1", "projector/fc2", "decoder/blocks/q", "decoder/norm/scale", "tower/pre"]
@@ -42,6 +43,40 @@ def test_llava_logs_this_rate():
     rate = warmup_cosine(2e-5, 5198, 0.03)
     assert float(rate(jnp.asarray(22))) == pytest.approx(2.8205e-6, rel=1e-4)
     assert float(rate(jnp.asarray(156))) == pytest.approx(2e-5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "steps, warmup, decay", [(1000, 30, 400), (100, 0, 20), (10, 5, 5), (8, 2, 0)]
+)
+def test_stable_decay_is_optaxs_pieces_joined(steps, warmup, decay):
+    rate = warmup_stable_decay(2e-3, steps, warmup / steps, decay / steps)
+    pieces = [
+        optax.linear_schedule(0.0, 2e-3, warmup),
+        optax.constant_schedule(2e-3),
+        optax.linear_schedule(2e-3, 0.0, decay),
+    ]
+    expected = optax.join_schedules(pieces, [warmup, steps - decay])
+    for step in range(steps):
+        np.testing.assert_allclose(rate(jnp.asarray(step)), expected(step), rtol=1e-5, atol=1e-9)
+
+
+def test_rates_of_a_run_follow_the_decay_ratio():
+    config = OptimConfig(1.0, (".*",), warmup_ratio=0.25, decay_ratio=0.5, b1=0.0, eps=1e-30)
+    optimizer = make_optimizer(config, 8, ["a"])
+    parameters = {"a": jnp.ones(2)}
+    state = optimizer.init(parameters)
+    found = []
+    for _ in range(8):
+        updates, state = optimizer.update({"a": jnp.ones(2)}, state, parameters)
+        found.append(-float(updates["a"][0]))
+    np.testing.assert_allclose(found, [0, 0.5, 1, 1, 1, 0.75, 0.5, 0.25], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("warmup, decay", [(0.5, 0.6), (-0.1, 0.5), (0.03, 1.1), (0.03, -0.2)])
+def test_ratios_that_do_not_add_up_are_said(warmup, decay):
+    config = OptimConfig(1e-3, (".*",), warmup_ratio=warmup, decay_ratio=decay)
+    with pytest.raises(UserError, match="together are at most 1"):
+        make_optimizer(config, 10, ["a"])
 
 
 def test_first_update_has_rate_zero():
