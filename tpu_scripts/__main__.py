@@ -77,7 +77,8 @@ def _doctor(found: Slice, options: argparse.Namespace) -> int:
     """look at every host before training: versions, chips, network, storage, config"""
     found.install()
     said, well = found.doctor()
-    print(said)
+    if said:
+        print(said)
     return 0 if well else 1
 
 
@@ -91,13 +92,15 @@ def _start(found: Slice, options: argparse.Namespace) -> int:
 def _status(found: Slice, options: argparse.Namespace) -> int:
     """the slice, the job on every host, and the last that it wrote"""
     state = found.look()
-    print(f"slice {found.settings.name}: {state}")
+    assumed = " (assumed)" if found.cloud.dry_run else ""
+    print(f"slice {found.settings.name}: {state}{assumed}")
     if state == "ready":
-        jobs = found.jobs() if not found.cloud.dry_run else []
+        jobs = found.jobs()
         for job in jobs:
             print(f"  {job.host}: {job.state}{'' if job.code is None else f' with {job.code}'}")
-        if jobs and judge(jobs) != "none":
-            print(found.last_lines())
+        lines = found.last_lines() if assumed or judge(jobs) != "none" else ""
+        if lines:
+            print(lines)
     return 0
 
 
@@ -105,8 +108,10 @@ def _watch(found: Slice, options: argparse.Namespace) -> int:
     """status, again and again, until the job has ended"""
     while True:
         _status(found, options)
+        if found.cloud.dry_run:
+            return 0
         _say_bill(found)
-        if found.cloud.dry_run or found.look() != "ready" or judge(found.jobs()) != "running":
+        if found.look() != "ready" or judge(found.jobs()) != "running":
             return 0
         time.sleep(options.every)
 
@@ -118,8 +123,9 @@ def _attach(found: Slice, options: argparse.Namespace) -> int:
 
 def _logs(found: Slice, options: argparse.Namespace) -> int:
     """gather every host's log in the folder LOGS beside the settings"""
-    for path in found.logs(options.file.with_suffix(".logs")):
-        print(path)
+    paths = found.logs(options.file.with_suffix(".logs"))
+    if not found.cloud.dry_run:
+        print("\n".join(map(str, paths)))
     return 0
 
 

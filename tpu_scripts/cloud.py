@@ -27,8 +27,8 @@ class CloudError(UserError):
 
 
 class Cloud:
-    """gcloud about one slice. With `dry_run` each command is printed, none is run, and the slice is
-    as `assumed`."""
+    """gcloud about one slice. With `dry_run` each command is printed, those that only ask too, none
+    is run, and the slice is as `assumed`."""
 
     def __init__(self, settings: Settings, dry_run: bool = False, assumed: State = "absent"):
         self.settings = settings
@@ -82,9 +82,12 @@ class Cloud:
             self.run("tpu-vm", "delete", s.name, zone, "--quiet")
 
     def state(self) -> State:
-        if self.dry_run:
-            return self.assumed
         s = self.settings
+        if self.dry_run:
+            kind, names = ("queued-resources", [s.name]) if s.queued else ("tpu-vm", s.nodes)
+            for name in names:
+                self._describe(kind, name)
+            return self.assumed
         if s.queued:
             request = self._describe("queued-resources", s.name)
             if request is None:
@@ -110,12 +113,10 @@ class Cloud:
             if "NOT_FOUND" in str(error) or "not found" in str(error):
                 return None
             raise
-        return json.loads(text)
+        return json.loads(text) if text else None
 
     def charged(self) -> list[dict[str, str]]:
         """Every TPU VM of the project that costs money now, whoever made it: name, zone, type."""
-        if self.dry_run:
-            return []
         found = json.loads(self.run("tpu-vm", "list", "--zone=-", "--format=json") or "[]")
         rows = []
         for node in found:

@@ -152,7 +152,7 @@ class Slice:
     def doctor(self) -> tuple[str, bool]:
         """What `svit doctor` says on all hosts at once, what several say once, and whether all is
         well. Raises UserError while the job runs, for it has the chips."""
-        if not self.cloud.dry_run and any(job.state == "running" for job in self.jobs()):
+        if any(job.state == "running" for job in self.jobs()):
             raise UserError(
                 f"{self.settings.name} is training, and that has the chips; stop it first."
             )
@@ -169,12 +169,12 @@ class Slice:
         )
 
     def jobs(self) -> list[HostJob]:
-        """What every host says. Raises CloudError where one doesn't answer."""
+        """What every host says, nothing in a dry run. Raises CloudError where one doesn't answer."""
         answer = self.cloud.everywhere(
             f'bash {_JOB} state 2>/dev/null || echo "svit-job $(hostname) none"'
         )
         found = re.findall(r"^svit-job (\S+) (\w+) ?(\d*)$", answer, re.M)
-        if len(found) != self.settings.hosts:
+        if len(found) != self.settings.hosts and not self.cloud.dry_run:
             raise CloudError(f"{len(found)} of {self.settings.hosts} hosts answered")
         return [HostJob(host, state, int(code) if code else None) for host, state, code in found]
 
@@ -183,7 +183,7 @@ class Slice:
         self.cloud.everywhere(f"bash {_JOB} stop")
 
     def delete(self) -> None:
-        if self.cloud.dry_run or self.look() != "absent":
+        if self.look() != "absent":
             self.cloud.delete()
         if not self.cloud.dry_run:
             self.look()
@@ -213,11 +213,12 @@ class Slice:
 
     def bill(self) -> list[str]:
         """Lines: every TPU of the project that costs money now, and what this one has cost."""
+        s = self.settings
+        charged = self.cloud.charged()
         if self.cloud.dry_run:
             return ["dry run: nothing was asked of Google Cloud, and nothing was started"]
-        s = self.settings
         lines = []
-        for row in self.cloud.charged():
+        for row in charged:
             try:
                 found = Accelerator.parse(row["type"])
                 own = row["name"] in s.nodes and row["zone"] == s.zone

@@ -182,6 +182,9 @@ def test_dry_runs_print_and_do_nothing(stand_in, capsys):
     said = capsys.readouterr().out.splitlines()
     commands = [line for line in said if line.startswith("gcloud compute tpus ")]
     assert len(commands) >= 11
+    assert commands[0].startswith("gcloud compute tpus queued-resources describe svit ")
+    assert said.count("slice svit: ready (assumed)") == 1
+    assert not any(".logs" in line for line in said)
     assert list(stand_in.file.parent.iterdir()) == [stand_in.file]
 
 
