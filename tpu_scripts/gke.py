@@ -16,13 +16,7 @@ def jobset(settings: Settings) -> dict[str, Any]:
     A job that fails takes all others with it, and all are started again, up to max_restarts times:
     training goes on from its newest checkpoint. Raises UserError without `image`, or with `mounts`.
     """
-    if not settings.image:
-        raise UserError("image is missing in the settings; build it with tpu_scripts/Dockerfile.")
-    if settings.mounts:
-        raise UserError(
-            "mounts are of TPU VMs, and GKE knows none of them; leave them out, and read the data "
-            "with --data.train=gs://... and --data.cache=FOLDER."
-        )
+    _check(settings)
     accelerator = settings.accelerator
     chips = {"google.com/tpu": accelerator.chips_per_host}
     container = {
@@ -70,10 +64,11 @@ def jobset(settings: Settings) -> dict[str, Any]:
 
 
 def xpk(settings: Settings) -> str:
-    """The command that gives the same run to xpk. Raises UserError without `cluster` or `image`."""
-    for key in ("cluster", "image"):
-        if not getattr(settings, key):
-            raise UserError(f"{key} is missing in the settings; xpk wants it.")
+    """The command that gives the same run to xpk. Raises UserError without `cluster` or `image`, or
+    with `mounts`."""
+    if not settings.cluster:
+        raise UserError("cluster is missing in the settings; xpk wants it.")
+    _check(settings)
     return shlex.join(
         [
             *("xpk", "workload", "create"),
@@ -88,6 +83,16 @@ def xpk(settings: Settings) -> str:
             f"--command={shlex.join(_command(settings))}",
         ]
     )
+
+
+def _check(settings: Settings) -> None:
+    if not settings.image:
+        raise UserError("image is missing in the settings; build it with tpu_scripts/Dockerfile.")
+    if settings.mounts:
+        raise UserError(
+            "mounts are of TPU VMs, and GKE knows none of them; leave them out, and read the data "
+            "with --data.train=gs://... and --data.cache=FOLDER."
+        )
 
 
 def _command(settings: Settings) -> tuple[str, ...]:

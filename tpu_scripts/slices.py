@@ -169,7 +169,7 @@ class Slice:
         )
 
     def jobs(self) -> list[HostJob]:
-        """What every host says, nothing in a dry run. Raises CloudError where one doesn't answer."""
+        """What every host says; none in a dry run. Raises CloudError where one doesn't answer."""
         answer = self.cloud.everywhere(
             f'bash {_JOB} state 2>/dev/null || echo "svit-job $(hostname) none"'
         )

@@ -54,9 +54,10 @@ def test_the_manifest_is_what_jobset_and_kubernetes_know(slices):
 
 
 def test_what_gke_cannot_have(stand_in, capsys):
-    stand_in.settings(image="i", mounts=["bucket/data"])
-    assert stand_in.svit("jobset") == 1
-    assert "read the data with --data.train=gs://" in capsys.readouterr().err
+    stand_in.settings(image="i", cluster="c", mounts=["bucket/data"])
+    for command in ("jobset", "xpk"):
+        assert stand_in.svit(command) == 1
+        assert "read the data with --data.train=gs://" in capsys.readouterr().err
     stand_in.settings(image="i")
     assert stand_in.svit("xpk") == 1
     assert "cluster is missing" in capsys.readouterr().err
