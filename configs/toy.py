@@ -29,7 +29,7 @@ def get_config(stage: str = "finetune") -> ConfigDict:
             trainable=(".*",),
             muon=(f"tower/blocks/({TOWER})", f"decoder/blocks/({DECODER})"),
         )
-        config.train.steps = 500
+        config.train.steps = 450
     elif stage == "pretrain":
         config.optim.update(learning_rate=2e-4, trainable=("projector/.*",))
         config.data.template = "plain"
@@ -42,7 +42,7 @@ def get_config(stage: str = "finetune") -> ConfigDict:
             decay_ratio=0.4,
         )
         config.data.update(batch_size=18, row_length=96)
-        config.train.update(steps=850, loss_chunk=24)
+        config.train.update(steps=720, loss_chunk=24)
     else:
         raise ValueError(f"there is no stage {stage!r}; choose scratch, pretrain or finetune")
     return config
