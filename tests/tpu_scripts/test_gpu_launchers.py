@@ -79,3 +79,23 @@ def test_another_program_takes_the_place_of_training(stand_in, tmp_path):
     assert launch(str(GPU / "slurm.sh"), "plans.json", "--out=a b", **started).returncode == 0
     calls = (stand_in.root / "slurm").read_text()
     assert "-m tpu_scripts.experiments plans.json --out=a b\n" in calls
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ((), "give start, state, stop or log"),
+        (("begin", "hosts", "folder"), "begin is not a command"),
+        (("start", "nowhere", "folder"), "nowhere, cannot be read"),
+        (("start", os.devnull, "folder"), f"{os.devnull}, is empty"),
+    ],
+)
+def test_wrong_usage_of_ssh_is_said_in_a_sentence(arguments, said):
+    done = launch(str(GPU / "ssh.sh"), *arguments)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith("ssh.sh: ") and said in done.stderr
+
+
+def test_slurm_says_that_it_is_no_job():
+    done = launch(str(GPU / "slurm.sh"), "--config=c.py:gpu8", SLURM_JOB_ID="")
+    assert done.returncode == 2 and "sbatch" in done.stderr

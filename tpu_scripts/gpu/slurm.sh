@@ -13,6 +13,10 @@
 # to MAX_RESTARTS times: srun tells the largest code alone, and one task's 1 hides behind others' 76.
 # PROGRAM=tpu_scripts.experiments runs that in the place of `svit train`.
 set -uo pipefail
+if [ -z "${SLURM_JOB_ID:-}" ]; then
+    echo "slurm.sh: this is no job of Slurm; start it as sbatch --nodes=N slurm.sh ARGUMENTS..." >&2
+    exit 2
+fi
 read -ra program <<<"${PROGRAM:-svit_jax.cli train}"
 srun --kill-on-bad-exit=0 .venv/bin/python -m "${program[@]}" "$@"
 code=$?

@@ -6,9 +6,20 @@
 # this checkout on each of them, with .venv in it. The workdir must be shared by all.
 # PROGRAM=tpu_scripts.experiments runs that in the place of `svit train`.
 set -euo pipefail
+wrong() {
+    echo "ssh.sh: $1" >&2
+    exit 2
+}
+[ $# -ge 3 ] || wrong "give start, state, stop or log, a file of hosts, and this checkout's folder on them."
 action=$1 file=$2 folder=$3
 shift 3
+case $action in
+start | state | stop | log) ;;
+*) wrong "$action is not a command; give start, state, stop or log." ;;
+esac
+[ -r "$file" ] || wrong "the file of hosts, $file, cannot be read; give one with a name a line."
 mapfile -t hosts < <(grep -v '^ *$' "$file")
+[ ${#hosts[@]} -gt 0 ] || wrong "the file of hosts, $file, is empty; give one with a name a line."
 read -ra program <<<"${PROGRAM:-svit_jax.cli train}"
 code=0
 for index in "${!hosts[@]}"; do
