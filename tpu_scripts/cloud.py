@@ -84,9 +84,11 @@ class Cloud:
     def state(self) -> State:
         s = self.settings
         if self.dry_run:
-            kind, names = ("queued-resources", [s.name]) if s.queued else ("tpu-vm", s.nodes)
-            for name in names:
-                self._describe(kind, name)
+            if s.queued:
+                self._describe("queued-resources", s.name)
+            if not s.queued or self.assumed == "ready":
+                for node in s.nodes:
+                    self._describe("tpu-vm", node)
             return self.assumed
         if s.queued:
             request = self._describe("queued-resources", s.name)
@@ -113,7 +115,7 @@ class Cloud:
             if "NOT_FOUND" in str(error) or "not found" in str(error):
                 return None
             raise
-        return json.loads(text) if text else None
+        return None if self.dry_run else json.loads(text)
 
     def charged(self) -> list[dict[str, str]]:
         """Every TPU VM of the project that costs money now, whoever made it: name, zone, type."""

@@ -184,6 +184,7 @@ def test_dry_runs_print_and_do_nothing(stand_in, capsys):
     assert len(commands) >= 11
     assert commands[0].startswith("gcloud compute tpus queued-resources describe svit ")
     assert said.count("slice svit: ready (assumed)") == 1
+    assert any("tpu-vm describe svit " in line for line in commands)
     assert not any(".logs" in line for line in said)
     assert list(stand_in.file.parent.iterdir()) == [stand_in.file]
 
