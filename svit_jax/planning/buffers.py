@@ -9,7 +9,7 @@ from pathlib import Path
 Index = tuple[int, ...]
 """Which of a tuple's arrays; () for one that is no tuple's."""
 
-_ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (.*):$")
+_ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (?:page \d+, )?(.*):$")
 _VALUE = re.compile(
     r"^ value: <\d+ ([^\s{]+)(?:\{([\d,]*)\})?(?: \(phi\))? @0> \(size=(\d+),offset=(\d+)\): "
     r"(?:(\w+)\[([\d,]*)\])?"

@@ -7,11 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from svit_jax.planning.hlo import Computation, Instruction, Module, Shape
-
-# Splash attention is a kernel of its own, in which the text shows no products. Each of these has so
-# many of 2 B N T S H operations, by the kernel's own definition: scores and values forward; scores,
-# the probabilities' gradient and the queries' for dq; those two and the keys' and values' for dkv.
-_SPLASH = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
+from svit_jax.planning.kernels import PRODUCTS, splash_call
 
 _FREE = frozenset(
     [
@@ -23,6 +19,11 @@ _FREE = frozenset(
 _PARTIAL = ("dynamic-slice", "slice", "gather")
 _IN_PLACE = {"dynamic-update-slice": 1, "scatter": 2}
 """What changes a part of its first operand where it lies, and which operand that part is."""
+MOVING = frozenset(
+    f"{kind}-start" for kind in ("copy", "slice", "dynamic-slice", "dynamic-update-slice")
+)
+"""What goes on beside the core: an array or a slice, from one memory to another."""
+
 _ALIKE = ("bitcast", "reshape", "copy", "convert", "transpose")
 
 
@@ -46,8 +47,9 @@ def products(module: Module, computation: Computation, each: Instruction) -> Ite
         yield _dot(computation, each)
     elif each.opcode == "convolution":
         yield _convolution(computation, each)
-    elif each.opcode == "custom-call":
-        yield from _kernel(computation, each)
+    elif call := splash_call(computation, each):
+        product = Product(call.product_flops, call.head_dim, call.queries)
+        yield from [product] * PRODUCTS[call.kernel]
 
 
 def _dot(computation: Computation, each: Instruction) -> Product:
@@ -103,26 +105,10 @@ def _meetings(
     return int(inside.sum())
 
 
-def _kernel(computation: Computation, each: Instruction) -> Iterator[Product]:
-    name = next((name for name in _SPLASH if each.name.startswith(name)), None)
-    if name is None:
-        return
-    operands = [computation.operand(each, place).shapes[0] for place in range(len(each.operands))]
-    mask = next(shape for shape in operands if shape.dtype == "s8")
-    queries, keys = [shape for shape in operands if shape.dtype in ("bf16", "f32")][:2]
-    *rows, length, head_dim = queries.dims
-    blocks = mask.dims[-2:]
-    # A mask of one block is looked at whole; of several, ours is causal (`attention_splash`).
-    seen = 1.0 if math.prod(blocks) == 1 else (1 + 1 / max(blocks)) / 2
-    product = 2.0 * math.prod(rows) * length * keys.dims[-2] * head_dim * seen
-    for _ in range(_SPLASH[name]):
-        yield Product(product, head_dim, length)
-
-
 def traffic(module: Module, computation: Computation, each: Instruction) -> int:
     """Bytes that an instruction reads from HBM and writes there. Of an array that it takes a slice
     of, or changes a slice of in place, the slice counts."""
-    if each.opcode in ("copy-start", "slice-start"):
+    if each.opcode in MOVING:
         return _moved(computation, each)
     if each.opcode in _FREE or each.opcode.endswith(("-start", "-done")):
         return 0
@@ -141,11 +127,14 @@ def in_memory(shape: Shape) -> int:
 
 
 def _moved(computation: Computation, each: Instruction) -> int:
-    """Between HBM and the on-chip memory: what arrives, on the side that is HBM."""
-    target = each.shapes[0] if each.opcode == "slice-start" else each.shapes[1]
-    source = computation.operand(each, 0).shapes[0]
-    sides = (source.space == 0) + (each.shapes[-2 if len(each.shapes) > 2 else 0].space == 0)
-    return dataclasses.replace(target, space=0).padded_bytes * max(1, sides)
+    """What passes, once for each end that is HBM: the other end is on the chip, or the host's."""
+    if each.opcode == "copy-start":
+        ends = each.shapes[0], computation.operand(each, 0).shapes[0]
+    elif each.opcode == "dynamic-update-slice-start":
+        ends = computation.operand(each, 1).shapes[0], each.shapes[-2]
+    else:
+        ends = each.shapes[-2], computation.operand(each, 0).shapes[0]
+    return ends[0].padded_bytes * sum(end.space == 0 for end in ends)
 
 
 def _fusion_traffic(module: Module, computation: Computation, each: Instruction) -> int:

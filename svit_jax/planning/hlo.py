@@ -6,6 +6,12 @@ Only what a plan asks for is understood; everything else stays text. The grammar
 
 a name, a shape or a tuple of them, an opcode, operands, attributes. `S(1)` is a memory space: none
 is the device's main memory (HBM), 1 its on-chip memory (VMEM), others hold scalars and flags.
+An operand `%fusion.7#1` (since JAX 0.12) is short for an instruction of its own:
+
+    %fusion.7#1 = s32[] get-tuple-element(%fusion.7), index=1
+
+An `async-start` that calls a computation is named after what that does (`slice-start`), and so is
+its `async-done`.
 """
 
 import dataclasses
@@ -135,18 +141,26 @@ def parse(text: str) -> Module:
     computations: dict[str, Computation] = {}
     entry = name = ""
     found: dict[str, Instruction] = {}
+    results: dict[str, str] = {}
     root = ""
     for line in text.splitlines():
         header = _HEADER.match(line)
         if header and " -> " in line:
-            name, found, root = header[2], {}, ""
+            name, found, root, results = header[2], {}, "", {}
             entry = name if header[1] else entry
         elif line.rstrip() == "}" and name:
             computations[name] = Computation(name, found, found[root or list(found)[-1]])
             name = ""
         elif name and (matched := _INSTRUCTION.match(line)):
             instruction = _instruction(matched[2], matched[3])
+            for operand in instruction.operands:
+                if "#" in operand and operand not in found:
+                    found[operand] = _element(operand, results)
+            if instruction.opcode in ("async-start", "async-done"):
+                opcode = _started(instruction, found, computations)
+                instruction = dataclasses.replace(instruction, opcode=opcode)
             found[instruction.name] = instruction
+            results[instruction.name] = matched[3]
             root = instruction.name if matched[1] else root
     return Module(computations, computations[entry or list(computations)[-1]])
 
@@ -162,8 +176,35 @@ def _instruction(name: str, text: str) -> Instruction:
     opcode = rest[:start]
     operands: tuple[str, ...] = ()
     if opcode not in ("constant", "parameter", "iota"):
-        operands = tuple(re.findall(r"%([\w.\-]+)", inside) or re.findall(r"[\w.\-]+", inside))
+        operands = tuple(
+            re.findall(r"%([\w.\-]+(?:#\d+)?)", inside) or re.findall(r"[\w.\-]+", inside)
+        )
     return Instruction(name, shapes, is_tuple, opcode, operands, inside, rest[stop + 1 :])
+
+
+def _started(
+    each: Instruction, found: Mapping[str, Instruction], known: Mapping[str, Computation]
+) -> str:
+    """The opcode of an `async-start` or `async-done`, after what the start calls."""
+    if each.opcode == "async-done":
+        return found[each.operands[0]].opcode.removesuffix("-start") + "-done"
+    called = [known[name] for name in each.called if name in known]
+    return f"{called[0].root.opcode}-start" if called else each.opcode
+
+
+def _element(operand: str, results: Mapping[str, str]) -> Instruction:
+    """The get-tuple-element that an operand `%name#index` stands for."""
+    of, _, index = operand.partition("#")
+    text = _COMMENT.sub("", results[of])
+    depth, starts = 0, []
+    for place, letter in enumerate(text[: _closing(text, 0) + 1]):
+        if (depth == 1 and letter == ",") or place == 0:
+            starts.append(place + 1)
+        depth += (letter in "([{") - (letter in ")]}")
+    starts.append(_closing(text, 0) + 1)
+    first, last = starts[int(index)], starts[int(index) + 1] - 1
+    element = f"{text[first:last].strip()} get-tuple-element(%{of}), index={index}"
+    return _instruction(operand, element)
 
 
 def _closing(text: str, start: int) -> int:

@@ -152,6 +152,55 @@ def test_a_group_lies_along_the_axes_in_which_it_differs():
     assert group_axes((0, 2, 4, 6), mesh) == ("replica", "fsdp")
 
 
+SHORT = """
+ENTRY %m (p: (f32[8], (s32[2], bf16[4]), u32[])) -> f32[2] {
+  %p = (f32[8]{0:T(8,128)}, (s32[2], bf16[4]{0}), u32[]) parameter(0)
+  %pair = (s32[2], bf16[4]{0}) copy(%p#1)
+  %b = bf16[4]{0} copy(%pair#1)
+  %slice-start.3 = ((f32[8]{0}), f32[2]{0:S(1)}, s32[]{:S(2)}) async-start(%p#0), calls=%sliced
+  %slice-done.3 = f32[2]{0:S(1)} async-done(%slice-start.3)
+  ROOT %sum = f32[2]{0:S(1)} add(%slice-done.3, %slice-done.3)
+}
+"""
+SLICED = """
+%sliced (a: f32[8]) -> f32[2] {
+  %a = f32[8]{0} parameter(0)
+  ROOT %slice.9 = f32[2]{0:S(1)} slice(%a), slice={[2:4]}
+}
+"""
+
+
+def test_elements_and_asynchronous_slices_in_their_short_form():
+    """JAX 0.12 writes %p#1 for the element of a tuple; a slice that goes on beside the core calls
+    a computation that is it."""
+    module = parse(SLICED + SHORT)
+    found = module.entry.instructions
+    assert found["p#0"].shapes == (Shape("f32", (8,), 0, (0,), (8, 128)),)
+    assert (found["p#1"].is_tuple, found["p#1"].numbers("index")) == (True, (1,))
+    assert [shape.dtype for shape in found["p#1"].shapes] == ["s32", "bf16"]
+    assert found["b"].operands == ("pair#1",)
+    assert (found["pair#1"].opcode, found["pair#1"].operands) == ("get-tuple-element", ("pair",))
+    assert found["slice-start.3"].opcode == "slice-start"
+    assert found["slice-done.3"].opcode == "slice-done"
+    assert traffic(module, module.entry, found["slice-start.3"]) == 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "passes"), [(0, 1, 1), (1, 0, 1), (0, 0, 2), (0, 5, 1), (5, 1, 0)]
+)
+def test_a_copy_passes_hbm_once_for_each_end_that_is_there(source, target, passes):
+    here, there = (
+        f"f32[16]{{0:S({space})}}" if space else "f32[16]{0}" for space in (source, target)
+    )
+    module = parse(f"""ENTRY %m (p: f32[16]) -> f32[16] {{
+  %p = {here} parameter(0)
+  %copy-start.1 = ({there}, {here}, u32[]{{:S(2)}}) copy-start(%p)
+  ROOT %copy-done.1 = {there} copy-done(%copy-start.1)
+}}""")
+    moved = traffic(module, module.entry, module.entry.instructions["copy-start.1"])
+    assert moved == passes * 64
+
+
 @pytest.mark.parametrize(
     ("kind", "sent"),
     [("all-gather", 3 * 32), ("all-reduce", 48), ("reduce-scatter", 24), ("all-to-all", 24)],

@@ -88,6 +88,13 @@ def test_the_dump_is_read(assignment):
     assert assignment.places["given"] == 7 and len(assignment.places) == 14
 
 
+def test_the_dump_of_a_later_libtpu_is_read_too(assignment):
+    """Since 0.0.50 allocations have a page, behind the color where they have one."""
+    later = ASSIGNED.replace(", preallocated", ", page 0, preallocated")
+    later = later.replace(", parameter 0", ", page 0, parameter 0")
+    assert parse_assignment(later, RANGES) == assignment
+
+
 def test_the_peak_is_when_most_bytes_are_in_use(assignment):
     """Counted byte by byte at every place."""
     used = [
