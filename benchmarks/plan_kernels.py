@@ -5,16 +5,17 @@
 
 **Products**: the share of the peak that libtpu's cost model gives ("estimated_cycles" in a
 compiled program) for the widths of Llama's 7B, 13B and 70B, of 16,384 tokens, forward and for both
-gradients. **Splash attention**: a TPU's core takes an instruction bundle a cycle, and libtpu writes
-a kernel's bundles when asked (`--xla_jf_dump_llo_text`); here those of the three kernels are
-counted, with the decoder's heads (128, causal) and the tower's (64, every key). Three numbers each:
+gradients; where matrix units are of 256, also with more on-chip memory to work in.
+
+**Splash attention**: a TPU's core takes an instruction bundle a cycle, and libtpu writes a kernel's
+bundles when asked (`--xla_jf_dump_llo_text`); here those of the three kernels are counted, with the
+decoder's heads (128, causal) and the tower's (64, every key). Three numbers each:
 
 block   for one block of scores: a predicated region, run for blocks that some query sees
 step    for each block of the grid, seen or not
 row     the other predicated regions, before the first and after the last block of a row
 
-`svit_jax/planning/kernels.py` has the table that comes out of it, and `MATRIX_SHARE` in
-`svit_jax/planning/roofline.py` is the mean of the shares.
+`svit_jax/planning/kernels.py` has what comes out of it.
 """
 
 import argparse
@@ -49,6 +50,9 @@ TOPOLOGIES = {
 CORES = {"v4": 2, "v5p": 2}
 """That share a device's work, where more than one."""
 
+ROOM = "xla_tpu_scoped_vmem_limit_kib=98304"
+ROOMIER = ("v6e", "tpu7x")
+
 HEADS = {"decoder": (1024, 128, True), "tower": (640, 64, False)}
 """Tokens, numbers of a head, causal: blocks of 512 and of 640."""
 
@@ -75,7 +79,7 @@ def compile_kernels(generation: str, length: int, head_dim: int, causal: bool) -
     jax.jit(jax.grad(total, (0, 1, 2))).lower(heads, heads, heads, segments).compile()
 
 
-def shares(generation: str) -> dict[str, float]:
+def shares(generation: str, option: str = "") -> dict[str, float]:
     """The share of the peak of each product, by libtpu's estimate of its cycles."""
     import jax
     import jax.numpy as jnp
@@ -96,7 +100,8 @@ def shares(generation: str) -> dict[str, float]:
             ("weights", "tx,ty->xy", (x, y)),
         ):
             program = jax.jit(lambda a, b, spec=spec: jnp.einsum(spec, a, b))
-            text = program.lower(*operands).compile().as_text()
+            options = dict([option.split("=")]) if option else {}
+            text = program.lower(*operands).compile(compiler_options=options).as_text()
             cycles = sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', text)))
             a_cycle = 8 * topology.chip.matrix_unit**2 * CORES.get(generation, 1)
             ideal = 2 * TOKENS * inputs * outputs / a_cycle
@@ -157,8 +162,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.compile:
         generation, what = given.compile
-        if what == "products":
-            print(json.dumps(shares(generation)))
+        if what not in HEADS:
+            print(json.dumps(shares(generation, what.removeprefix("products"))))
         else:
             compile_kernels(generation, *HEADS[what])
         return
@@ -167,9 +172,11 @@ def main() -> None:
     if given.generations and file.exists():
         result |= json.loads(file.read_text())
     for generation in given.generations or TOPOLOGIES:
-        products = json.loads(compiled(generation, "products").splitlines()[-1])
-        result["shares"][generation] = products
-        result["mean_share"][generation] = round(statistics.mean(products.values()), 3)
+        for option in ("", ROOM) if generation in ROOMIER else ("",):
+            products = json.loads(compiled(generation, f"products{option}").splitlines()[-1])
+            name = f"{generation}, {option}" if option else generation
+            result["shares"][name] = products
+            result["mean_share"][name] = round(statistics.mean(products.values()), 3)
         result["bundles"][generation] = {what: counted(generation, what) for what in HEADS}
         print(generation, json.dumps({key: each[generation] for key, each in result.items()}))
         record(result, given.out, "plan_kernels")

@@ -61,6 +61,10 @@ MESHES: dict[str, dict[int, tuple[Mesh, ...]]] = {
     },
     "rows": {256: ((256, 1, 1),), 1024: ((1024, 1, 1),)},
 }
+WINDOWED = ("v4-16", "v5e-16", "v5p-16")
+"""Where libtpu's default, products that go on while their weights arrive, is the faster one, or
+makes no difference: elsewhere the configs' words turn it off."""
+
 COMPARED = tuple((name, "13b", "full") for name in ("v5e-64", "v5e-256", "v5p-64"))
 """`sequence` 2 came out best of these, with `tensor` 4 beside it on 256 chips."""
 Found = dict[str, Any]
@@ -99,7 +103,8 @@ def plan(name: str, model: str, mode: str, batch: str, mesh: Mesh, remat: str) -
     fsdp, tensor, sequence = mesh
     rows = RECIPE_ROWS if batch == "recipe" else fsdp
     sizes = {"replica": slices, "fsdp": fsdp // slices, "tensor": tensor, "sequence": sequence}
-    config = f"configs/svit_v1_5_{model}_{CONFIGS[mode]}.py:packed"
+    word = "packed" if name in WINDOWED else name.partition("-")[0]
+    config = f"configs/svit_v1_5_{model}_{CONFIGS[mode]}.py:{word}"
     settings = (
         *(f"mesh.{axis}={size}" for axis, size in sizes.items()),
         f"data.batch_size={rows}",

@@ -82,7 +82,7 @@ def plan_config(
     if hlo_file:
         write_text(Path(hlo_file), compiled.text)
     network = Network(place.chip, list(grid.devices.flat), place.shape)
-    schedule = walk(module, place.chip, network, axes)
+    schedule = walk(module, place.chip, network, axes, config.train.compiler_options)
     work, flops = step_work(config), model_flops(config)
     share = 1 / place.count
     model = share * _step_work(config, work).times(flops.model)

@@ -96,12 +96,21 @@ def _smoke(config: ConfigDict) -> None:
     config.train.update(steps=10, log_every=1)
 
 
+_WHOLE_PRODUCTS = "tpu:xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000"
+"""Weights are gathered before they are multiplied: multiplied piece by piece while they arrive, as
+libtpu does by default on 32 chips, they keep HBM busy with sums (docs/planning.md)."""
+
+_ROOM_FOR_PRODUCTS = "xla_tpu_scoped_vmem_limit_kib=98304"
+"""v6e's matrix units of 256 want more on-chip memory for a product than libtpu gives by default."""
+
+
 def _tpu(config: ConfigDict) -> None:
     """Packed rows over `fsdp`; chips beyond the rows split the rows' tokens over `sequence`. Layers
     keep attention's result (docs/planning.md: what fits 16 GB)."""
     _packed(config)
     config.mesh.update(fsdp=config.data.batch_size, sequence=-1)
     config.model.compute.remat_decoder = "attention"
+    config.train.compiler_options = (_WHOLE_PRODUCTS,)
 
 
 def _v5p(config: ConfigDict) -> None:
@@ -115,6 +124,11 @@ def _tpu_of_32_gb(config: ConfigDict) -> None:
     _tpu(config)
     if not config.model.lora.rank:
         config.model.compute.remat_decoder = "dots"
+
+
+def _v6e(config: ConfigDict) -> None:
+    _tpu_of_32_gb(config)
+    config.train.compiler_options = (_WHOLE_PRODUCTS, _ROOM_FOR_PRODUCTS)
 
 
 def _small_gpu(config: ConfigDict) -> None:
@@ -161,6 +175,6 @@ VARIANTS: dict[str, Callable[[ConfigDict], None]] = {
     "v4": _tpu_of_32_gb,
     "v5e": _tpu,
     "v5p": _v5p,
-    "v6e": _tpu_of_32_gb,
+    "v6e": _v6e,
     "smoke": _smoke,
 }

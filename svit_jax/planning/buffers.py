@@ -6,10 +6,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from data_pipeline.common.errors import UserError
+
 Index = tuple[int, ...]
 """Which of a tuple's arrays; () for one that is no tuple's."""
 
 _ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (?:page \d+, )?(.*):$")
+_TEMPORARIES = re.compile(r"^allocation (?!.*color).*preallocated-temp", re.MULTILINE)
 _VALUE = re.compile(
     r"^ value: <\d+ ([^\s{]+)(?:\{([\d,]*)\})?(?: \(phi\))? @0> \(size=(\d+),offset=(\d+)\): "
     r"(?:(\w+)\[([\d,]*)\])?"
@@ -84,7 +87,8 @@ def read_assignment(folder: Path) -> Assignment | None:
 
 
 def parse_assignment(assigned: str, ranges: str) -> Assignment:
-    """The assignment of the two texts: who has which bytes, and when."""
+    """The assignment of the two texts: who has which bytes, and when. Raises UserError for texts
+    with temporaries that can't be read."""
     places, times = {}, {}
     for line in ranges.splitlines():
         if found := _RANGE.match(line):
@@ -106,6 +110,11 @@ def parse_assignment(assigned: str, ranges: str) -> Assignment:
                 buffers.append(
                     Buffer(name, index, offset, size, first, last, found[5] or "", elements)
                 )
+    if not block and _TEMPORARIES.search(assigned):
+        raise UserError(
+            "this libtpu writes its buffer assignment in a form that svit plan can't read: install "
+            "the libtpu that jax's extra 'tpu' names."
+        )
     return Assignment(block, tuple(buffers), places)
 
 

@@ -1,16 +1,26 @@
-"""Splash attention's kernels, of which a program's text shows their names and operands alone.
+"""What a TPU's core makes of products and of splash attention, by libtpu's own schedules.
 
-A TPU's core takes one bundle of instructions a cycle, and attention has more to do for a score
-than to multiply: segments, the mask, the softmax. `BUNDLES` are counted in the kernels' compiled
-schedules (`benchmarks/plan_kernels.py` counts them anew). A core that waits for a product takes
-more cycles than it has bundles, so a kernel takes the longer of its products and its bundles.
+Of attention's kernels a program's text shows names and operands alone. A core takes one bundle of
+instructions a cycle, and attention has more to do for a score than to multiply: segments, the mask,
+the softmax. `BUNDLES` are counted in the kernels' compiled schedules. A core that waits for a
+product takes more cycles than it has bundles, so a kernel takes the longer of its products and its
+bundles. `benchmarks/plan_kernels.py` asks libtpu for all numbers here (0.0.42.1).
 """
 
 import dataclasses
 import math
+import re
+from collections.abc import Iterable
 
 from svit_jax.chips import CHIPS, Chip
 from svit_jax.planning.hlo import Computation, Instruction
+
+MATRIX_SHARE = 0.92
+"""Of the peak: what large products reach where nothing else holds them up, in the mean."""
+
+_CRAMPED = {CHIPS["TPU v6e"]: 0.76, CHIPS["TPU7x"]: 0.83}
+_ROOM = re.compile(r"(?:tpu:)?xla_tpu_scoped_vmem_limit_kib=(\d+)")
+_ROOMY = 65536
 
 PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
 """Of 2 B N T S H operations each, by the kernels' definition: scores and values forward; scores,
@@ -56,7 +66,14 @@ BUNDLES: dict[Chip, dict[int, dict[str, Bundles]]] = {
         64: _table(640, (1830, 477, 0), (1579, 124, 0), (1866, 254, 0)),
     },
 }
-"""By chip and numbers of a head; libtpu 0.0.42.1."""
+"""By chip and numbers of a head."""
+
+
+def matrix_share(chip: Chip, compiler_options: Iterable[str]) -> float:
+    """The share of the peak that large products reach: on chips with matrix units of 256 libtpu
+    gets less out of them unless it is given more on-chip memory than by default."""
+    rooms = (int(found[1]) for each in compiler_options if (found := _ROOM.fullmatch(each)))
+    return MATRIX_SHARE if max(rooms, default=0) >= _ROOMY else _CRAMPED.get(chip, MATRIX_SHARE)
 
 
 @dataclasses.dataclass(frozen=True)

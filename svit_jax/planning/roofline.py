@@ -1,32 +1,28 @@
 """How long a compiled step takes, estimated: its schedule is walked with a clock.
 
 The instructions of a TPU's program run one after another. Each takes as long as the busier of two:
-the matrix units, at their peak times `MATRIX_SHARE`, or HBM, at its bandwidth times `HBM_SHARE`;
-attention's kernels no less than their bundles (`kernels`), which are mostly for the vector units.
-What is started and waited for later (collectives, copies between memories) goes on beside them; a
-wait costs what is not done by then. A loop takes its trips times one walk through its body; of
-branches the dearest counts. Other work of the vector units, fused with either, is not counted.
+the matrix units, at a share of their peak (`kernels.matrix_share`), or HBM, at its bandwidth times
+`HBM_SHARE`; attention's kernels no less than their bundles (`kernels.BUNDLES`). What is started and
+waited for later (collectives, copies between memories) goes on beside them; a wait costs what is
+not done by then. A loop takes its trips times one walk through its body; of branches the dearest
+counts. Other work of the vector units, fused with either, is not counted.
 """
 
 import dataclasses
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from svit_jax.chips import Chip
 from svit_jax.planning.cost import MOVING, Product, products, traffic
 from svit_jax.planning.groups import KINDS, Exchange, exchange
 from svit_jax.planning.hlo import Computation, Instruction, Module
-from svit_jax.planning.kernels import splash_call
+from svit_jax.planning.kernels import matrix_share, splash_call
 from svit_jax.planning.loops import Value, loop_values, trip_count
 from svit_jax.planning.network import Network
 from svit_jax.planning.plan import Collective
-
-MATRIX_SHARE = 0.92
-"""Of the peak: what a large product reaches where nothing else holds it up, by libtpu's own cost
-model: the mean of what `benchmarks/plan_kernels.py` asks of it."""
 
 HBM_SHARE = 0.9
 """Of the nominal bandwidth: the rest goes on refresh and on turning from reads to writes."""
@@ -52,23 +48,25 @@ class Schedule:
     collectives: tuple[Collective, ...]
 
 
-def product_seconds(chip: Chip, product: Product) -> float:
-    """A product's time in the matrix units, whose sides it fills up to whole numbers."""
+def product_seconds(chip: Chip, product: Product, share: float) -> float:
+    """A product's time in the matrix units, whose sides it fills up to whole numbers, at a share of
+    their peak."""
 
     def filled(size: int) -> float:
         return -(-size // chip.matrix_unit) * chip.matrix_unit / max(1, size)
 
-    return (
-        product.flops
-        * filled(product.summed)
-        * filled(product.columns)
-        / (chip.flops * MATRIX_SHARE)
-    )
+    return product.flops * filled(product.summed) * filled(product.columns) / (chip.flops * share)
 
 
-def walk(module: Module, chip: Chip, network: Network, mesh: Mapping[str, int]) -> Schedule:
-    """The schedule of a compiled module on a mesh with these axes."""
-    found = _Walk(module, chip, network, mesh)
+def walk(
+    module: Module,
+    chip: Chip,
+    network: Network,
+    mesh: Mapping[str, int],
+    compiler_options: Iterable[str] = (),
+) -> Schedule:
+    """The schedule of a module that was compiled with these options, on a mesh with these axes."""
+    found = _Walk(module, chip, network, mesh, matrix_share(chip, compiler_options))
     seconds = found.run(module.entry, None, 1)
     rows = tuple(
         Collective(kind, axes, where, count, round(found.sent[key]), found.hidden[key])
@@ -88,8 +86,11 @@ class _Running:
 
 
 class _Walk:
-    def __init__(self, module: Module, chip: Chip, network: Network, mesh: Mapping[str, int]):
+    def __init__(
+        self, module: Module, chip: Chip, network: Network, mesh: Mapping[str, int], share: float
+    ):
         self._module, self._chip, self._network, self._mesh = module, chip, network, mesh
+        self._share = share
         self._clock = self._worked = 0.0
         self._times = 1
         self._running: dict[str, _Running] = {}
@@ -141,7 +142,10 @@ class _Walk:
     def _branch(self, each: Instruction) -> None:
         """The dearest branch, alone: what the others would do is not counted."""
         branches = [self._module.computations[name] for name in each.called]
-        costs = [_Walk(self._module, self._chip, self._network, self._mesh) for _ in branches]
+        costs = [
+            _Walk(self._module, self._chip, self._network, self._mesh, self._share)
+            for _ in branches
+        ]
         seconds = [walk.run(c, None, 1) for walk, c in zip(costs, branches, strict=True)]
         if branches:
             dearest = max(range(len(branches)), key=seconds.__getitem__)
@@ -152,7 +156,7 @@ class _Walk:
         # XLA's CPU compiler fuses little: on a GPU what lies between products rarely reaches HBM.
         counted = found or not self._network.simulated
         moved = traffic(self._module, computation, each) if counted else 0
-        matrix = sum(product_seconds(self._chip, product) for product in found)
+        matrix = sum(product_seconds(self._chip, product, self._share) for product in found)
         memory = moved / (self._chip.memory_bandwidth * HBM_SHARE)
         call = splash_call(computation, each)
         kernel = max(matrix, call.core_seconds(self._chip)) if call else 0.0

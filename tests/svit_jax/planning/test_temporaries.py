@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from data_pipeline.common.errors import UserError
 from svit_jax.planning.buffers import (
     Assignment,
     Buffer,
@@ -93,6 +94,13 @@ def test_the_dump_of_a_later_libtpu_is_read_too(assignment):
     later = ASSIGNED.replace(", preallocated", ", page 0, preallocated")
     later = later.replace(", parameter 0", ", page 0, parameter 0")
     assert parse_assignment(later, RANGES) == assignment
+
+
+def test_temporaries_that_cannot_be_read_are_an_error():
+    with pytest.raises(UserError, match="form that svit plan can't read"):
+        parse_assignment(
+            ASSIGNED.replace("size 8192, pre", "size 8192, something new, pre"), RANGES
+        )
 
 
 def test_the_peak_is_when_most_bytes_are_in_use(assignment):
