@@ -61,9 +61,14 @@ MESHES: dict[str, dict[int, tuple[Mesh, ...]]] = {
     },
     "rows": {256: ((256, 1, 1),), 1024: ((1024, 1, 1),)},
 }
-WINDOWED = ("v4-16", "v5e-16", "v5p-16")
-"""Where libtpu's default, products that go on while their weights arrive, is the faster one, or
-makes no difference: elsewhere the configs' words turn it off."""
+WINDOWED = {
+    "v4-16": "",
+    "v5e-16": "",
+    "v5p-16": "",
+    "v6e-16": "xla_tpu_scoped_vmem_limit_kib=98304",
+}
+"""Where libtpu's default, products that go on while their weights arrive, is the faster one: the
+options beside it. Elsewhere the configs' words turn it off."""
 
 COMPARED = tuple((name, "13b", "full") for name in ("v5e-64", "v5e-256", "v5p-64"))
 """`sequence` 2 came out best of these, with `tensor` 4 beside it on 256 chips."""
@@ -110,6 +115,7 @@ def plan(name: str, model: str, mode: str, batch: str, mesh: Mesh, remat: str) -
         f"data.batch_size={rows}",
         f"train.accumulate={rows // fsdp}",
         f"model.compute.remat_decoder={remat}",
+        *([f"train.compiler_options={WINDOWED[name]}"] if WINDOWED.get(name) else []),
     )
     found: Found = {"slice": name, "model": model, "mode": mode, "batch": batch}
     found |= {"mesh": list(mesh), "remat": remat}
