@@ -62,13 +62,11 @@ MESHES: dict[str, dict[int, tuple[Mesh, ...]]] = {
     "rows": {256: ((256, 1, 1),), 1024: ((1024, 1, 1),)},
 }
 WINDOWED = {
-    "v4-16": "",
-    "v5e-16": "",
-    "v5p-16": "",
-    "v6e-16": "xla_tpu_scoped_vmem_limit_kib=98304",
+    **{(f"{name}-16", mode): "" for name in ("v4", "v5e", "v5p") for mode in CONFIGS},
+    ("v6e-16", "full"): "xla_tpu_scoped_vmem_limit_kib=98304",
 }
-"""Where libtpu's default, products that go on while their weights arrive, is the faster one: the
-options beside it. Elsewhere the configs' words turn it off."""
+"""Where libtpu's default, products that go on while their weights arrive, is kept: the options
+beside it. Elsewhere the configs' words turn it off."""
 
 COMPARED = tuple((name, "13b", "full") for name in ("v5e-64", "v5e-256", "v5p-64"))
 """`sequence` 2 came out best of these, with `tensor` 4 beside it on 256 chips."""
@@ -108,14 +106,15 @@ def plan(name: str, model: str, mode: str, batch: str, mesh: Mesh, remat: str) -
     fsdp, tensor, sequence = mesh
     rows = RECIPE_ROWS if batch == "recipe" else fsdp
     sizes = {"replica": slices, "fsdp": fsdp // slices, "tensor": tensor, "sequence": sequence}
-    word = "packed" if name in WINDOWED else name.partition("-")[0]
+    kept = WINDOWED.get((name, mode))
+    word = "packed" if (name, mode) in WINDOWED else name.partition("-")[0]
     config = f"configs/svit_v1_5_{model}_{CONFIGS[mode]}.py:{word}"
     settings = (
         *(f"mesh.{axis}={size}" for axis, size in sizes.items()),
         f"data.batch_size={rows}",
         f"train.accumulate={rows // fsdp}",
         f"model.compute.remat_decoder={remat}",
-        *([f"train.compiler_options={WINDOWED[name]}"] if WINDOWED.get(name) else []),
+        *([f"train.compiler_options={kept}"] if kept else []),
     )
     found: Found = {"slice": name, "model": model, "mode": mode, "batch": batch}
     found |= {"mesh": list(mesh), "remat": remat}
