@@ -1,7 +1,7 @@
 """What attention's kernels and large products cost a TPU's core, by libtpu's own schedules.
 
     pip install 'svit-jax[plan]'
-    nice -n 10 python benchmarks/plan_kernels.py --out benchmarks/results     # a quarter of an hour
+    nice -n 10 python benchmarks/plan_kernels.py --out benchmarks/results     # an hour or two
 
 **Products**: the share of the peak that libtpu's cost model gives ("estimated_cycles" in a
 compiled program) for the widths of Llama's 7B, 13B and 70B, of 16,384 tokens, forward and for both
@@ -137,9 +137,9 @@ def bundles(text: str) -> dict[str, int]:
     return {"block": block, "step": rest, "row": sum(innermost) - block}
 
 
-def compiled(generation: str, what: str, dump: str = "") -> str:
+def compiled(generation: str, what: str, option: str = "", dump: str = "") -> str:
     """What a process of its own prints that compiles for a generation."""
-    command = [sys.executable, __file__, "--compile", generation, what]
+    command = [sys.executable, __file__, "--compile", generation, what, option]
     environment = {**os.environ, "LIBTPU_INIT_ARGS": dump, "JAX_PLATFORMS": "cpu"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     return subprocess.run(command, env=environment, check=True, text=True, **pipes).stdout
@@ -148,7 +148,7 @@ def compiled(generation: str, what: str, dump: str = "") -> str:
 def counted(generation: str, what: str) -> dict[str, dict[str, int]]:
     """The bundles of each kernel."""
     with tempfile.TemporaryDirectory() as folder:
-        compiled(generation, what, f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true")
+        compiled(generation, what, dump=f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true")
         schedules = [x for x in Path(folder).glob("*final_bundles.txt") if "analysis" not in x.name]
         files = {k: next(x for x in schedules if f"splash_mha_{k}_" in x.name) for k in KERNELS}
         return {kernel: bundles(file.read_text()) for kernel, file in files.items()}
@@ -158,12 +158,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("generations", nargs="*", help=f"of {', '.join(TOPOLOGIES)} (default: all)")
     parser.add_argument("--out", help="folder for plan_kernels.json")
-    parser.add_argument("--compile", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--compile", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.compile:
-        generation, what = given.compile
-        if what not in HEADS:
-            print(json.dumps(shares(generation, what.removeprefix("products"))))
+        generation, what, option = given.compile
+        if what == "products":
+            print(json.dumps(shares(generation, option)))
         else:
             compile_kernels(generation, *HEADS[what])
         return
@@ -173,7 +173,7 @@ def main() -> None:
         result |= json.loads(file.read_text())
     for generation in given.generations or TOPOLOGIES:
         for option in ("", ROOM) if generation in ROOMIER else ("",):
-            products = json.loads(compiled(generation, f"products{option}").splitlines()[-1])
+            products = json.loads(compiled(generation, "products", option).splitlines()[-1])
             name = f"{generation}, {option}" if option else generation
             result["shares"][name] = products
             result["mean_share"][name] = round(statistics.mean(products.values()), 3)

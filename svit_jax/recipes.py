@@ -128,7 +128,7 @@ def _tpu_of_32_gb(config: ConfigDict) -> None:
 
 def _v6e(config: ConfigDict) -> None:
     _tpu_of_32_gb(config)
-    config.train.compiler_options = (_WHOLE_PRODUCTS, _ROOM_FOR_PRODUCTS)
+    config.train.compiler_options += (_ROOM_FOR_PRODUCTS,)
 
 
 def _small_gpu(config: ConfigDict) -> None:

@@ -20,7 +20,7 @@ MATRIX_SHARE = 0.92
 
 _CRAMPED = {CHIPS["TPU v6e"]: 0.76, CHIPS["TPU7x"]: 0.83}
 _ROOM = re.compile(r"(?:tpu:)?xla_tpu_scoped_vmem_limit_kib=(\d+)")
-_ROOMY = 65536
+_ROOMY = 98304
 
 PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
 """Of 2 B N T S H operations each, by the kernels' definition: scores and values forward; scores,
