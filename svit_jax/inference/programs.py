@@ -182,11 +182,13 @@ class Programs:
             # What padding leaves in the cache lies ahead of the row, until it is overwritten.
             seen = Packed(within.astype(jnp.int32))
             hidden, cache = model.decoder(
-                x, positions, seen, "new", backend=self._compute.attention, adapter=adapter
+                *(x, positions, seen, "new"),
+                backend=self._compute.attention,
+                adapter=adapter,
+                only=lengths - 1,
             )
             assert cache is not None
             cache = _each(cache, lambda one: self._kept(one).with_slots(slots))
-            last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
             state = State(
                 cache=cache,
                 token=jnp.zeros(rows, jnp.int32),
@@ -197,7 +199,7 @@ class Programs:
                 settings=settings,
                 adapter=adapter,
             )
-            state, token, log = self._next(state, model.decoder.unembed(last)[:, 0])
+            state, token, log = self._next(state, model.decoder.unembed(hidden)[:, 0])
             return state, Emitted(token[None], log[None], jnp.int32(1))
 
     def _decode(

@@ -227,12 +227,19 @@ class DecoderBlock(nnx.Module):
         dropout: Key[Array, ""] | None = None,
         backend: Backend = "xla",
         adapter: Int[Array, "B"] | None = None,
-    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | Cache]:
+        only: Int[Array, "B"] | None = None,
+    ) -> tuple[Float[Array, "B R D"], tuple[Array, Array] | Cache]:
         """The layer's output, and the keys and values of its tokens; or, given the cache and which
-        layer this is, the cache with those in it, which attention then reads."""
+        layer this is, the cache with those in it, which attention then reads. `only`: the one token
+        of each row that has an output (R is 1, else T), and sees all before it; without a cache."""
         y = self.attention_norm(x)
-        q, k, v = (self.project(name, y, dropout, adapter) for name in ("q", "k", "v"))
-        q, k = rotary(q, rotation), rotary(k, rotation)
+        asked = x, y, rotation
+        if only is not None:
+            asked = jax.tree.map(lambda each: tokens_at(each, only), asked)
+        x, z, turned = asked
+        q = self.project("q", z, dropout, adapter)
+        k, v = (self.project(name, y, dropout, adapter) for name in ("k", "v"))
+        q, k = rotary(q, turned), rotary(k, rotation)
         q = shard(q, "batch", "length", "act_heads", None)
         made: tuple[Array, Array] | Cache
         if cache is not None:
@@ -241,14 +248,22 @@ class DecoderBlock(nnx.Module):
             y = cached_attention(q, *made.of_layer(layer, x.dtype), positions)
         else:
             made = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            q, k, v = (checkpoint_name(array, QKV) for array in (q, k, v))
-            y = attention(q, k, v, seen, backend)
+            if only is None:
+                q, k, v = (checkpoint_name(array, QKV) for array in (q, k, v))
+                y = attention(q, k, v, seen, backend)
+            else:
+                y = cached_attention(q, *made, only[:, None])
         x = x + self.project("o", y, dropout, adapter)
         y = self.mlp_norm(x)
         gate, up = (self.project(name, y, dropout, adapter) for name in ("gate", "up"))
         y = shard(jax.nn.silu(gate) * up, "batch", "length", "act_mlp")
         x = x + self.project("down", y, dropout, adapter)
         return shard(x, "batch", "length", "act_embed"), made
+
+
+def tokens_at(x: Float[Array, "B T *D"], places: Int[Array, "B"]) -> Float[Array, "B 1 *D"]:
+    """One token of each row."""
+    return jnp.take_along_axis(x, places.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
 
 
 def times_rows_of(kernel: Float[Array, "O I"], x: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
@@ -297,7 +312,8 @@ class Decoder(nnx.Module):
         dropout: Key[Array, ""] | None = None,
         backend: Backend = "xla",
         adapter: Int[Array, "B"] | None = None,
-    ) -> tuple[Float[Array, "B T D"], Caches | None]:
+        only: Int[Array, "B"] | None = None,
+    ) -> tuple[Float[Array, "B R D"], Caches | None]:
         """Final hidden states (after the last norm) of embedded tokens, and the grown cache; a new
         one holds these tokens alone, S = T. With a cache a token sees the slots up to its position,
         and `seen` is not asked.
@@ -305,13 +321,17 @@ class Decoder(nnx.Module):
         `dropout` is the key of LoRA's dropout; None drops nothing. `adapter`: which of the
         adapters each row is answered with, where there are several (`models.adapters`). Layers
         that aren't stacked are for inference: nothing of them is dropped or rematerialised.
+        `only`: the one token of each row whose hidden state is wanted (R is 1, else T), of rows
+        that are one segment up to it, without a cache to read; the last of layers that aren't
+        stacked then works for no other.
         """
         rotation = Rotation.of(positions, self.config.head_dim, self.config.rope_theta)
         if self.layers:
             caches = []
             for n, block in enumerate(self.layers):
                 held = None if cache is None or isinstance(cache, str | Cache) else (cache[n], 0)
-                x, made = block(x, positions, rotation, seen, held, None, backend, adapter)
+                of = only if n == len(self.layers) - 1 else None
+                x, made = block(x, positions, rotation, seen, held, None, backend, adapter, of)
                 caches.append(made if isinstance(made, Cache) else Cache(*(y[None] for y in made)))
             return self.norm(x), None if cache is None else tuple(caches)
 
@@ -341,6 +361,8 @@ class Decoder(nnx.Module):
             return x, made if cache == "new" else None
 
         x, made = jax.lax.scan(rematerialised(scanned, remat), x, (parameters, keys))
+        if only is not None:
+            x = tokens_at(x, only)
         return self.norm(x), None if made is None else Cache(*made)
 
     def unembed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
