@@ -206,8 +206,9 @@ def test_a_name_that_moves_inside_between_two_connections(pictures, picture):
 def test_large_slow_and_failing_answers(pictures, monkeypatch):
     assert "is larger than the 1000 bytes" in refusal("http://pictures.example/big")
     assert "is answered with status 404" in refusal("http://pictures.example/404/")
-    monkeypatch.setattr(remote, "SECONDS", 0.3)
-    assert "took more than 0.3 seconds" in refusal("http://pictures.example/slow")
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, "SECONDS", 0.3)
+        assert "took more than 0.3 seconds" in refusal("http://pictures.example/slow")
     pictures.server_close()
     assert "can't be fetched" in refusal("https://pictures.example/a.jpg")
 
