@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
-from svit_jax.models import attention_gpu, attention_splash
+from svit_jax.models import attention_cpu, attention_gpu, attention_splash
 from svit_jax.models.remat import ATTENTION
 from svit_jax.sharding.rules import Logical, Placement, placement
 
-Backend = Literal["auto", "xla", "splash", "gpu"]
+Backend = Literal["auto", "xla", "splash", "gpu", "cpu"]
 """auto: the platform's kernel where it fits, else xla. splash: Pallas on TPUs. gpu: Pallas on
 NVIDIA GPUs. On a CPU the kernels are interpreted, which is for tests."""
 
@@ -35,7 +35,7 @@ class Packed(NamedTuple):
 Seen = Packed | None
 """A packed row's segments; None: everything."""
 
-_KERNELS = {"splash": attention_splash, "gpu": attention_gpu}
+_KERNELS = {"splash": attention_splash, "gpu": attention_gpu, "cpu": attention_cpu}
 
 
 def attention(

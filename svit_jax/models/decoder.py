@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Int, Int8, Key
 
 from svit_jax.models.attention import Backend, Seen, attention, cached_attention
 from svit_jax.models.parameters import normal, ones
-from svit_jax.models.remat import QKV, Remat, rematerialised
+from svit_jax.models.products import product, swiglu
+from svit_jax.models.remat import PRODUCT, QKV, Remat, rematerialised
 from svit_jax.sharding import shard
 
 
@@ -202,7 +203,7 @@ class DecoderBlock(nnx.Module):
             y = times_rows_of(kernel, x.reshape(*x.shape[:2], -1))
             y = y.reshape(*x.shape[:2], *self._outputs(name))
         else:
-            y = jnp.einsum(PROJECTIONS[name], x, kernel)
+            y = checkpoint_name(product(PROJECTIONS[name], x, kernel), PRODUCT)
         scale = getattr(self, f"{name}_scale", None)
         if scale is not None:
             y = y * scale[...].astype(x.dtype)[None, None]
@@ -256,7 +257,7 @@ class DecoderBlock(nnx.Module):
         x = x + self.project("o", y, dropout, adapter)
         y = self.mlp_norm(x)
         gate, up = (self.project(name, y, dropout, adapter) for name in ("gate", "up"))
-        y = shard(jax.nn.silu(gate) * up, "batch", "length", "act_mlp")
+        y = shard(swiglu(gate, up), "batch", "length", "act_mlp")
         x = x + self.project("down", y, dropout, adapter)
         return shard(x, "batch", "length", "act_embed"), made
 

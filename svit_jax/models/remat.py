@@ -11,11 +11,15 @@ Remat = Literal["none", "dots", "qkv", "attention", "full", "offload"]
 what attention makes of them. attention: that last alone. full: only the layer's input. offload: as
 qkv, but what is kept, the layer's input too, waits in the host's memory."""
 
-INPUT, QKV, ATTENTION = "input", "qkv", "attention"
+INPUT, QKV, ATTENTION, PRODUCT = "input", "qkv", "attention", "product"
 """The names of these arrays (`jax.ad_checkpoint.checkpoint_name`)."""
 
 _POLICIES: dict[str, Any] = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # A product whose gradient is written out isn't seen as one, so that it has a name.
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(PRODUCT),
+    ),
     "qkv": jax.checkpoint_policies.save_only_these_names(QKV, ATTENTION),
     "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
     "full": jax.checkpoint_policies.nothing_saveable,

@@ -81,15 +81,21 @@ def expected_packed():
     return with_gradients(lambda q, k, v: dense(q, k, v, SEGMENTS), *drawn(LENGTH))
 
 
-@pytest.mark.parametrize("backend", ["xla", "splash", "gpu"])
+@pytest.mark.parametrize("backend", ["xla", "splash", "gpu", "cpu"])
 def test_packed_rows_with_grouped_keys(backend, expected_packed):
     seen = Packed(jnp.asarray(SEGMENTS))
     found = with_gradients(lambda q, k, v: attention(q, k, v, seen, backend), *drawn(LENGTH))
     assert_close(found, expected_packed)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["splash", "gpu"])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param("splash", marks=pytest.mark.slow),
+        pytest.param("gpu", marks=pytest.mark.slow),
+        "cpu",
+    ],
+)
 def test_rows_that_are_no_multiple_of_a_block(backend):
     segments = SEGMENTS[:, :200]
     seen = Packed(jnp.asarray(segments))
@@ -97,7 +103,7 @@ def test_rows_that_are_no_multiple_of_a_block(backend):
     assert_close(found, with_gradients(lambda q, k, v: dense(q, k, v, segments), *drawn(200)))
 
 
-@pytest.mark.parametrize("backend", ["xla", "splash", "gpu"])
+@pytest.mark.parametrize("backend", ["xla", "splash", "gpu", "cpu"])
 def test_a_towers_tokens_are_padded_and_masked(backend):
     """145 tokens, a class token and 144 patches, fill no block, as a real tower's 577."""
     arrays = drawn(145, HEADS)
@@ -150,7 +156,8 @@ def chosen(backend, q, platform, config=None) -> str:
 
 
 def test_auto_takes_the_platforms_kernel_where_it_fits():
-    assert chosen("auto", queries(), "cpu") == "xla"
+    assert chosen("auto", queries(), "cpu") == "cpu"
+    assert chosen("auto", queries(), "cpu", MeshConfig(fsdp=2)) == "xla"
     assert chosen("auto", queries(), "tpu") == "splash"
     assert chosen("auto", queries(head_dim=64), "tpu") == "splash"
     assert chosen("auto", queries(head_dim=16), "tpu") == "xla"
@@ -167,6 +174,7 @@ def test_auto_takes_the_platforms_kernel_where_it_fits():
     [
         ("splash", "gpu", queries(), None, "attention=splash can't run here: .* platform 'gpu'"),
         ("gpu", "tpu", queries(), None, "attention=gpu can't run here: .* platform 'tpu'"),
+        ("cpu", "gpu", queries(), None, "attention=cpu can't run here: .* platform 'gpu'"),
         ("splash", "tpu", queries(head_dim=80), None, "heads have 80 numbers, .* multiples of 64"),
         ("gpu", "gpu", queries(dtype=jnp.float32), None, "activations are float32"),
         ("gpu", "gpu", queries(), MeshConfig(sequence=2), r"mesh\.sequence is not 1"),
