@@ -5,6 +5,7 @@ than it needs.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,18 +24,30 @@ def product(
     return jnp.einsum(spec, x, kernel)
 
 
-def _product_backward(spec: str, kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, kernel = kept
-    axes = spec.replace("->", ",").split(",")
-    dx = jnp.einsum(f"{axes[2]},{axes[1]}->{axes[0]}", g, kernel)
+def _product_forward(spec: str, x: Any, kernel: Any) -> tuple[Array, tuple[Array | None, ...]]:
+    """Keeps the kernel where x has a gradient, and x where the kernel has one."""
+    kept = kernel.value if x.perturbed else None, x.value if kernel.perturbed else None
+    return product(spec, x.value, kernel.value), kept
+
+
+def _product_backward(
+    spec: str, kept: tuple[Array | None, ...], g: Array
+) -> tuple[Array | None, ...]:
+    kernel, x = kept
+    of_x, of_kernel, of_result = spec.replace("->", ",").split(",")
+    dx = None if kernel is None else jnp.einsum(f"{of_result},{of_kernel}->{of_x}", g, kernel)
+    return dx, None if x is None else _kernel_gradient(x, g)
+
+
+def _kernel_gradient(x: Float[Array, "B T *I"], g: Float[Array, "B T *O"]) -> Array:
     if x.size <= g.size:
-        return dx, jnp.tensordot(x, g, axes=((0, 1), (0, 1)))
+        return jnp.tensordot(x, g, axes=((0, 1), (0, 1)))
     turned = jnp.tensordot(g, x, axes=((0, 1), (0, 1)))
     outputs = g.ndim - 2
-    return dx, jnp.moveaxis(turned, range(outputs), range(-outputs, 0))
+    return jnp.moveaxis(turned, range(outputs), range(-outputs, 0))
 
 
-product.defvjp(lambda spec, x, kernel: (product(spec, x, kernel), (x, kernel)), _product_backward)
+product.defvjp(_product_forward, _product_backward, symbolic_zeros=True)
 
 
 @jax.custom_vjp

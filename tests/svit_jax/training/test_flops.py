@@ -93,7 +93,7 @@ MODES = {
 def test_every_product_of_the_traced_step_is_counted(patterns):
     config = model_config(kv_heads=2)
     trainable = trainable_paths(patterns, flat_parameters(abstract_model(config)))
-    compute = Compute("float32")
+    compute = Compute("float32", attention="xla")
     flops = step_flops(config, trainable, compute)
     assert ALL_OF_IT.times(flops.hardware) == traced_products(config, trainable, compute)
 
@@ -103,7 +103,7 @@ def test_lora_has_no_gradients_of_the_kernels_that_it_stands_beside(projector, r
     config = model_config(LoraConfig(rank=4, dropout=0.0, targets=("q", "o", "down")))
     patterns = ("decoder/.*_lora/.*", "projector/.*") if projector else ("decoder/.*_lora/.*",)
     trainable = trainable_paths(patterns, flat_parameters(abstract_model(config)))
-    compute = Compute("float32", remat_decoder=remat)
+    compute = Compute("float32", remat_decoder=remat, attention="xla")
     flops = step_flops(config, trainable, compute)
     assert ALL_OF_IT.times(flops.hardware) == traced_products(config, trainable, compute)
 
@@ -112,8 +112,8 @@ def test_lora_has_no_gradients_of_the_kernels_that_it_stands_beside(projector, r
 def test_remat_is_hardware_flops_and_no_model_flops(policy):
     config = model_config()
     trainable = trainable_paths((".*",), flat_parameters(abstract_model(config)))
-    plain = Compute("float32")
-    remat = Compute("float32", remat_vision=policy, remat_decoder=policy)
+    plain = Compute("float32", attention="xla")
+    remat = dataclasses.replace(plain, remat_vision=policy, remat_decoder=policy)
     before, after = (step_flops(config, trainable, compute) for compute in (plain, remat))
     assert after.model == before.model
     assert ALL_OF_IT.times(after.hardware) == traced_products(config, trainable, remat)
