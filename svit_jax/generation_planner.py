@@ -20,7 +20,7 @@ from svit_jax.inference.shapes import bucket_length
 from svit_jax.models.int8 import attach_scales
 from svit_jax.models.parameters import flat_parameters, logical_axes
 from svit_jax.models.svit import Compute, Svit, SvitConfig, abstract_model
-from svit_jax.planner import check_attention, compiler_versions, mesh_overrides
+from svit_jax.planner import compiler_versions, mesh_overrides, with_attention_for
 from svit_jax.planning.hlo import parse
 from svit_jax.planning.memory import DoesNotFitError, excess, plan_memory
 from svit_jax.planning.network import Network
@@ -106,7 +106,7 @@ def plan_generation(
     can't be, DoesNotFitError for what needs more memory than the compiler grants."""
     place = parse_topology(topology, slices)
     config = run_config(load_config(config_file, (*overrides, *mesh_overrides(mesh))), False)
-    check_attention(config, place)
+    config = with_attention_for(place, config)
     grid = make_mesh(config.mesh, topology_devices(place))
     model = dataclasses.replace(config.model, lora=None)
     compute = Compute("bfloat16", attention=config.compute.attention)

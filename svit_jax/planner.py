@@ -68,7 +68,7 @@ def plan_config(
     place = parse_topology(topology, slices)
     overrides = (*overrides, *mesh_overrides(mesh))
     config = run_config(load_config(config_file, overrides), with_data=False)
-    check_attention(config, place)
+    config = with_attention_for(place, config)
     grid = make_mesh(config.mesh, topology_devices(place))
     axes = dict(zip(MESH_AXES, grid.devices.shape, strict=True))
     say(f"compiling {config_file} for {place.name} ({_axes_line(axes)}); this takes minutes")
@@ -105,14 +105,17 @@ def plan_config(
     )
 
 
-def check_attention(config: RunConfig, place: Topology) -> None:
-    """Raises UserError where a kernel of GPUs is asked for by name: CPUs, which stand in for them,
-    have none."""
-    if not place.on_tpu and config.compute.attention not in ("auto", "xla"):
+def with_attention_for(place: Topology, config: RunConfig) -> RunConfig:
+    """The config; for GPUs with XLA's attention, since the CPUs that stand in for them have no such
+    kernel, and one of their own. Raises UserError where a kernel is asked for by name."""
+    if place.on_tpu:
+        return config
+    if config.compute.attention not in ("auto", "xla"):
         raise UserError(
             f"model.compute.attention={config.compute.attention}: simulated GPUs have no such "
             "kernel; plan with auto, which takes XLA's attention in its place."
         )
+    return dataclasses.replace(config, compute=dataclasses.replace(config.compute, attention="xla"))
 
 
 def check_state(config: RunConfig, mesh: AbstractMesh, slices: int) -> None:

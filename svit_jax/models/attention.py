@@ -1,4 +1,5 @@
-"""Attention behind one function: XLA everywhere, and fused kernels on TPUs and NVIDIA GPUs.
+"""Attention behind one function: XLA's everywhere, blocks on a CPU, and fused kernels on TPUs and
+NVIDIA GPUs.
 
 What a query may see is said by what it is, not by a [T, S] array, so that a kernel can skip what
 is not seen. Kernels run under `shard_map`, each device on its own rows and heads; where tokens are
@@ -19,7 +20,7 @@ from svit_jax.sharding.rules import Logical, Placement, placement
 
 Backend = Literal["auto", "xla", "splash", "gpu", "cpu"]
 """auto: the platform's kernel where it fits, else xla. splash: Pallas on TPUs. gpu: Pallas on
-NVIDIA GPUs. On a CPU the kernels are interpreted, which is for tests."""
+NVIDIA GPUs. On a CPU these two are interpreted, which is for tests. cpu: in blocks."""
 
 DECODER_AXES: Logical = ("batch", "length", "act_heads")
 TOWER_AXES: Logical = ("pictures", "patches", None)
@@ -100,7 +101,8 @@ def kernel_for(
         )
         return next(fitting, None)
     kernel = _KERNELS[backend]
-    if place.platform != "cpu":
+    interpreted = place.platform == "cpu" and kernel is not attention_cpu
+    if not interpreted:
         place.require(
             kernel.PLATFORM, kernel.obstacle(q, place), f"model.compute.attention={backend}"
         )

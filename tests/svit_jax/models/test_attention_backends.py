@@ -175,6 +175,7 @@ def test_auto_takes_the_platforms_kernel_where_it_fits():
         ("splash", "gpu", queries(), None, "attention=splash can't run here: .* platform 'gpu'"),
         ("gpu", "tpu", queries(), None, "attention=gpu can't run here: .* platform 'tpu'"),
         ("cpu", "gpu", queries(), None, "attention=cpu can't run here: .* platform 'gpu'"),
+        ("cpu", "cpu", queries(), MeshConfig(fsdp=2), "it is written for one device"),
         ("splash", "tpu", queries(head_dim=80), None, "heads have 80 numbers, .* multiples of 64"),
         ("gpu", "gpu", queries(dtype=jnp.float32), None, "activations are float32"),
         ("gpu", "gpu", queries(), MeshConfig(sequence=2), r"mesh\.sequence is not 1"),
