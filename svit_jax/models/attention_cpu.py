@@ -24,7 +24,7 @@ BLOCK = 1
 """Lengths are multiples of this: any."""
 
 _BLOCKS = 4
-"""Of queries: they pass over 3/8 of the pairs; eight would pass over 7/16, and compile for longer."""
+"""Of queries: they pass over 3/8 of the pairs; eight would pass over 7/16, and compile longer."""
 
 _UNSEEN = -1e30
 """Added to a score, it leaves nothing of it."""
