@@ -5,13 +5,15 @@
 
 Two sizes: the demo's model, where a step is mostly what each side adds to its products, and one of
 34 million parameters, where it is mostly the products themselves. Prompts with a picture each,
-greedy, 64 new tokens, one prompt and eight together. Both sides do
-all of it: tower, prefill, decoding with a cache. They take turns, and the ratio is that of the
-medians. "limit" is the time of a decoding step if all it did was read the weights once, at the
-speed at which this machine adds up an array of their size.
+greedy, 64 new tokens, one prompt and eight together. Both sides do all of it: tower, prefill,
+decoding with a cache. They take turns, and the ratio is that of the medians. "by XLA alone" is ours
+without `models/decode_cpu.c`, "int8" with weights in int8. "limit" is the time of a decoding step
+if all it did was read the weights once, at the speed at which this machine adds up an array of
+their size.
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import statistics
@@ -20,6 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 if importlib.util.find_spec("torch") is None:
     print("decode: left out, for torch isn't installed here; make parity installs it.")
@@ -39,7 +42,9 @@ import torch_reference as reference
 from data_pipeline.images.statistics import IMAGE_MEAN, IMAGE_STD
 from svit_jax.config import default_config, model_config
 from svit_jax.inference.engine import Engine
+from svit_jax.models import decode_cpu
 from svit_jax.models.decoder import DecoderConfig
+from svit_jax.models.int8 import in_int8
 from svit_jax.models.svit import Compute, SvitConfig
 from svit_jax.models.vision_tower import VisionConfig
 from svit_jax.sharding.mesh import MeshConfig, make_mesh
@@ -100,19 +105,28 @@ def compare(
     rng = np.random.default_rng(0)
     drawn = [samples.random_sample(config, rng, WORDS, 1) for _ in range(rows)]
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    engine = Engine(config, parameters, Compute("float32"), mesh, Rules(), -1, rows)
-    expected, found = torch_answers(config, model, drawn, NEW), our_answers(engine, drawn, NEW)
-    our_answers(engine, drawn, 1)
-    seconds = timed(
-        {
-            "ours": lambda: our_answers(engine, drawn, NEW),
-            "ours, first token": lambda: our_answers(engine, drawn, 1),
-            "transformers": lambda: torch_answers(config, model, drawn, NEW),
-            "transformers, first token": lambda: torch_answers(config, model, drawn, 1),
-        }
-    )
+
+    def made(parameters: dict[str, Any]) -> Engine:
+        engine = Engine(config, parameters, Compute("float32"), mesh, Rules(), -1, rows)
+        our_answers(engine, drawn, 1)
+        our_answers(engine, drawn, NEW)
+        return engine
+
+    engines = {"ours": made(parameters), "int8": made(in_int8(parameters))}
+    with mock.patch.object(decode_cpu, "compiled", lambda: False):
+        engines["by XLA alone"] = made(parameters)
+    runs: dict[str, Callable[[], Any]] = {}
+    for new, suffix in ((NEW, ""), (1, ", first token")):
+        for name, engine in engines.items():
+            runs[name + suffix] = functools.partial(our_answers, engine, drawn, new)
+        runs["transformers" + suffix] = functools.partial(torch_answers, config, model, drawn, new)
+    expected, found = runs["transformers"](), runs["ours"]()
+    seconds = timed(runs)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
-    step = (medians["ours"] - medians["ours, first token"]) / (NEW - 1)
+
+    def step(name: str) -> float:
+        return (medians[name] - medians[f"{name}, first token"]) / (NEW - 1)
+
     weights = sum(x.nbytes for path, x in parameters.items() if path.startswith("decoder/"))
     weights -= parameters["decoder/embedding"].nbytes
     limit = reading_seconds(weights)
@@ -122,9 +136,11 @@ def compare(
         "seconds": seconds,
         "ratio": round(medians["transformers"] / medians["ours"], 2),
         "tokens_per_second": round(rows * NEW / medians["ours"], 1),
-        "milliseconds_a_step": round(1000 * step, 2),
+        "milliseconds_a_step": {
+            name: round(1000 * step(name), 2) for name in (*engines, "transformers")
+        },
         "limit_milliseconds": round(1000 * limit, 2),
-        "share_of_limit": round(limit / step, 2),
+        "share_of_limit": round(limit / step("ours"), 2),
     }
 
 

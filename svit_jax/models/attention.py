@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
-from svit_jax.models import attention_cpu, attention_gpu, attention_splash
+from svit_jax.models import attention_cpu, attention_gpu, attention_splash, decode_cpu
 from svit_jax.models.remat import ATTENTION
 from svit_jax.sharding.rules import Logical, Placement, placement
 
@@ -77,8 +77,12 @@ def cached_attention(
     positions: Int[Array, "B T"],
 ) -> Float[Array, "B T N H"]:
     """The same of tokens at `positions` over a cache, whose slot s holds position s: each sees the
-    slots up to its own. Always XLA's: a step of decoding reads the cache once, and that is all."""
+    slots up to its own. XLA's, but for one token a row on a CPU: a step of decoding reads the cache
+    once, and that is all."""
     rows, length, heads, size = q.shape
+    if length == 1 and decode_cpu.suits(q.dtype, placement(DECODER_AXES)):
+        q = q.reshape(rows, k.shape[1], -1, size)
+        return decode_cpu.attend_cached(q, k, v, positions[:, 0]).reshape(rows, 1, heads, size)
     q = q.reshape(rows, length, k.shape[1], -1, size)
     scores = jnp.einsum("BTKGH,BKSH->BKGTS", q, k, preferred_element_type=jnp.float32)
     seen = cache_mask(positions, k.shape[2])[:, None, None]

@@ -13,11 +13,13 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Int8, Key
 
-from svit_jax.models.attention import Backend, Seen, attention, cached_attention
+from svit_jax.models import decode_cpu
+from svit_jax.models.attention import DECODER_AXES, Backend, Seen, attention, cached_attention
 from svit_jax.models.parameters import normal, ones
 from svit_jax.models.products import product, swiglu
 from svit_jax.models.remat import PRODUCT, QKV, Remat, rematerialised
 from svit_jax.sharding import shard
+from svit_jax.sharding.rules import placement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,12 +200,13 @@ class DecoderBlock(nnx.Module):
     ) -> Array:
         """x times one of the kernels (and its scales, where it is in int8), plus what LoRA adds to
         it where the model has LoRA: with several adapters, each row's own."""
-        kernel = getattr(self, name)[...].astype(x.dtype)
+        kernel = getattr(self, name)[...]
         if self.outputs_first:
             y = times_rows_of(kernel, x.reshape(*x.shape[:2], -1))
             y = y.reshape(*x.shape[:2], *self._outputs(name))
         else:
-            y = checkpoint_name(product(PROJECTIONS[name], x, kernel), PRODUCT)
+            y = product(PROJECTIONS[name], x, kernel.astype(x.dtype))
+            y = checkpoint_name(y, PRODUCT)
         scale = getattr(self, f"{name}_scale", None)
         if scale is not None:
             y = y * scale[...].astype(x.dtype)[None, None]
@@ -240,7 +243,11 @@ class DecoderBlock(nnx.Module):
         x, z, turned = asked
         q = self.project("q", z, dropout, adapter)
         k, v = (self.project(name, y, dropout, adapter) for name in ("k", "v"))
-        q, k = rotary(q, turned), rotary(k, rotation)
+        if self.outputs_first and decode_cpu.suits(x.dtype, placement(DECODER_AXES)):
+            # XLA would make the cosines and sines anew in each layer.
+            q, k = decode_cpu.rotate(q, *turned), decode_cpu.rotate(k, *rotation)
+        else:
+            q, k = rotary(q, turned), rotary(k, rotation)
         q = shard(q, "batch", "length", "act_heads", None)
         made: tuple[Array, Array] | Cache
         if cache is not None:
@@ -267,12 +274,19 @@ def tokens_at(x: Float[Array, "B T *D"], places: Int[Array, "B"]) -> Float[Array
     return jnp.take_along_axis(x, places.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
 
 
-def times_rows_of(kernel: Float[Array, "O I"], x: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
-    """x times a kernel [outputs, inputs].
+def times_rows_of(
+    kernel: Float[Array, "O I"] | Int8[Array, "O I"], x: Float[Array, "B T I"]
+) -> Float[Array, "B T O"]:
+    """x times a kernel [outputs, inputs], in x's dtype.
 
-    For a token a row the kernel is the left side of the product, as XLA's CPU code reads it in half
-    the time (benchmarks/decode.py); without the barrier XLA would turn the product around again.
+    For a token a row it is made in C where that can be. Else the kernel is the left side of the
+    product, as XLA's CPU code reads it in half the time (benchmarks/decode.py); without the barrier
+    XLA would turn the product around again.
     """
+    few = x.shape[1] == 1 and len(x) <= decode_cpu.MOST_ROWS
+    if few and decode_cpu.suits(x.dtype, placement(DECODER_AXES)):
+        return decode_cpu.few_rows(kernel, x[:, 0])[:, None]
+    kernel = kernel.astype(x.dtype)
     if x.shape[1] != 1:
         return jnp.einsum("BTI,OI->BTO", x, kernel)
     by_output = jax.lax.dot_general(kernel, x[:, 0], (((1,), (1,)), ((), ())))
@@ -370,5 +384,5 @@ class Decoder(nnx.Module):
         """Float32 logits."""
         kernel = self.unembedding[...]
         if self.layers:
-            return times_rows_of(kernel.astype(hidden.dtype), hidden).astype(jnp.float32)
+            return times_rows_of(kernel, hidden).astype(jnp.float32)
         return unembed(kernel, hidden)
