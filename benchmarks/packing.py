@@ -12,15 +12,16 @@ forward pass. Unembedding costs the same in every plan (targets alone) and is le
 
 Planning is timed on 2% of the dialogues, with made-up texts of their lengths in a manifest.
 
---measure also takes the core-seconds of steps on this machine's CPU: lengths and widths a sixteenth
-and depths an eighth of the 7B's, so that the parts of the work keep their proportions; plain XLA
-attention, which looks at whole rows.
+--measure also takes the core-seconds of steps on this machine's CPU: lengths and widths a quarter
+(--scale) and depths an eighth of the 7B's, so that the parts of the work keep their proportions;
+attention looks at whole rows, at what is not ahead.
 """
 
 import argparse
 import dataclasses
 import itertools
 import json
+import math
 import sys
 import tempfile
 import time
@@ -136,13 +137,12 @@ def compare(lengths: Lengths) -> dict[str, Any]:
     }
 
 
-SCALE = 16
 PLACES = 2048
 """Token places of a timed step, whatever its rows."""
 
 
-def seconds_a_place(T: int, M: int, repeats: int = 3) -> float:
-    """Core-seconds of a step of the small model in rows of T / SCALE: the least of several. Cores
+def seconds_a_place(T: int, M: int, scale: int, repeats: int = 5) -> float:
+    """Core-seconds of a step of the small model in rows of T / scale: the least of several. Cores
     that others use too would make seconds by the clock say little."""
     import jax
 
@@ -154,12 +154,26 @@ def seconds_a_place(T: int, M: int, repeats: int = 3) -> float:
     from svit_jax.training.start import initial_state
 
     config = default_config("7b")
-    config.model.vision.update(image_size=84, patch_size=14, embed=64, layers=4, heads=1, mlp=256)
+    image, heads = 336 // math.isqrt(scale), 32 // scale
+    config.model.vision.update(
+        image_size=image,
+        patch_size=14,
+        embed=1024 // scale,
+        layers=4,
+        heads=16 // scale,
+        mlp=4096 // scale,
+    )
     config.model.decoder.update(
-        vocab=512, embed=256, layers=4, heads=2, kv_heads=2, head_dim=128, mlp=688
+        vocab=512,
+        embed=4096 // scale,
+        layers=4,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=128,
+        mlp=11008 // scale,
     )
     config.model.compute.dtype = "float32"
-    length = T // SCALE
+    length = T // scale
     rows = max(1, PLACES // length)
     config.data.update(
         train="none", tokenizer="none", batch_size=rows, row_length=length, pictures_per_row=M
@@ -167,7 +181,7 @@ def seconds_a_place(T: int, M: int, repeats: int = 3) -> float:
     config.optim.trainable = ("projector/.*", "decoder/.*")
     run = run_config(config)
     plan, placement, step = compile_run(run, 10, make_mesh(run.mesh))
-    shapes = batch_shapes(rows, length, M, 84)
+    shapes = batch_shapes(rows, length, M, image)
     arrays = {name: np.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
     arrays["segment_ids"] += 1
     arrays["loss_weights"][:, 1::8] = 1
@@ -182,26 +196,26 @@ def seconds_a_place(T: int, M: int, repeats: int = 3) -> float:
     return min(taken[1:]) / (rows * length)
 
 
-def timed(lengths: Lengths) -> dict[str, Any]:
+def timed(lengths: Lengths, scale: int) -> dict[str, Any]:
     """How many core-seconds of an epoch on the small model packed rows save, in times."""
     per_place: dict[tuple[int, int], float] = {}
 
     def epoch(rows: Rows) -> float:
         for _, T, M in rows:
             if (T, M) not in per_place:
-                per_place[T, M] = seconds_a_place(T, M)
+                per_place[T, M] = seconds_a_place(T, M, scale)
                 print(f"T={T} M={M}: {1e6 * per_place[T, M]:.1f} core-us a place", flush=True)
         return sum(n * T * per_place[T, M] for n, T, M in rows)
 
     others = {"padded": epoch(padded(lengths)), "longest": epoch([(len(lengths.tokens), CUT, 1)])}
     found = {}
-    for T, M in ((2048, 3), (4096, 5), (8192, 10)):
+    for T, M in ((2048, 3), (4096, 5), (4096, 6), (8192, 10)):
         mine = epoch(packed(lengths, T, M)[0])
         found[f"T={T} M={M}"] = {
             f"times_{other}": round(theirs / mine, 3) for other, theirs in others.items()
         }
     microseconds = {f"T={T} M={M}": round(1e6 * s, 1) for (T, M), s in per_place.items()}
-    return {"core_microseconds_a_place": microseconds, "packed": found}
+    return {"scale": scale, "core_microseconds_a_place": microseconds, "packed": found}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,6 +292,7 @@ def planned(share: float, model: str | None) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--measure", action="store_true", help="also measure steps on this CPU")
+    parser.add_argument("--scale", type=int, choices=(4, 16), default=4)
     parser.add_argument("--tokenizer", help="plan with this tokenizer.model, Llama's for example")
     parser.add_argument("--out", help="write the result as JSON into this folder")
     options = parser.parse_args()
@@ -286,7 +301,7 @@ def main() -> int:
     print(json.dumps(planning), flush=True)
     result = {"planning": planning, **compare(lengths)}
     if options.measure:
-        result["measured_on_this_cpu"] = timed(lengths)
+        result["measured_on_this_cpu"] = timed(lengths, options.scale)
     result |= {
         **machine(),
         "command": "python benchmarks/packing.py"
